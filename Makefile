@@ -1,0 +1,52 @@
+# `make help` lists the targets. All of them run in .venv, which is made from pyproject.toml when it is needed.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+FUZZ_SECONDS ?= 60
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-tools lint types fuzz bench clean
+
+help: ## what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+demo: .venv/.dev ## a dump served, listed and read, on this machine, in less than a minute
+	demo/run
+
+test: lint types ## all tests that need no other program
+	$(BIN)/pytest -m "not tools"
+
+test-tools: .venv/.dev .venv/.tools ## the tests against real programs; installs those (as root), and fails without them
+	$(BIN)/python -m tests.requires
+	FARCORE_REQUIRE_TOOLS=1 $(BIN)/pytest -m tools
+
+lint: .venv/.dev ## style, format, and which package may import which
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports --no-logo
+
+types: .venv/.dev ## mypy --strict
+	$(BIN)/mypy core server client tests
+
+fuzz: .venv/.dev .venv/.fuzz ## every target in tests/fuzz, FUZZ_SECONDS (60) each
+	set -e; for target in tests/fuzz/fuzz_*.py; do \
+		$(BIN)/python -m tests.fuzz.$$(basename $$target .py) -max_total_time=$(FUZZ_SECONDS); done
+
+bench: .venv/.dev ## farcore beside nginx, in half an hour; needs nginx, gcc, libssl-dev and, for all of it, root
+	$(BIN)/python -m benchmarks
+
+clean: ## removes all that was made here
+	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# One stamp an extra of pyproject.toml: dev, tools, fuzz.
+.venv/.%: pyproject.toml $(BIN)/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@touch $@
+
+$(BIN)/pip:
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or later is needed: apt-get install python3.11, or make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make a virtual environment: apt-get install python3.11-venv" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
