@@ -7,8 +7,10 @@ string of bytes: the items' bytes, one item after the other.
 from __future__ import annotations
 
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -52,7 +54,7 @@ class Part(NamedTuple):
     content: memoryview
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """Items, as arrays of one entry each; ``level`` is the zstd level wanted, None where no zstd can be read."""
 
@@ -115,13 +117,17 @@ class Batch:
         return int(self.length.sum(dtype=np.uint64))
 
     def split(self, pieces: Iterable[Piece]) -> Iterator[Part]:
-        """The pieces of this batch's answer, cut where items end: each part is of one item, in order."""
-        lengths = self.length.tolist()
-        item = offset = 0
-        for _, rest, kind, content in pieces:
+        """Pieces of this batch's answer, cut where items end: each part is of one item, in order."""
+        ends = self._ends
+        for at, rest, kind, content in pieces:
+            item = bisect_right(ends, at)
             while rest:
-                length = min(rest, lengths[item] - offset)
-                yield Part(item, offset, length, kind, content[:length])
-                content, rest, offset = content[length:], rest - length, offset + length
-                if offset == lengths[item]:
-                    item, offset = item + 1, 0
+                length = min(rest, ends[item] - at)
+                yield Part(item, at - (ends[item - 1] if item else 0), length, kind, content[:length])
+                content, rest, at, item = content[length:], rest - length, at + length, item + 1
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        """Where each item ends in the answer."""
+        ends: list[int] = np.cumsum(self.length, dtype=np.uint64).tolist()
+        return ends

@@ -22,8 +22,8 @@ from farcore.source import Source
 
 # Data of a frame: zstd gains nothing from more (measured: 64 KiB to 4 MiB, within 2 %), and a core's cache holds it.
 FRAME: Final = 256 << 10
-# Reads and holes of a frame: 1,024 take 2 ms of a core, the longest that one draft keeps others waiting.
-PIECES: Final = 1 << 10
+# Reads and holes of a frame: 256 take half a millisecond, the longest that one draft keeps others waiting.
+PIECES: Final = 1 << 8
 # Zeros are found by whole blocks of this size, counted from the start of the answer: the size of nearly every page.
 GRAIN: Final = 4096
 # Cells (runs of a layout, or gaps between them, that an item touches) that are looked at in one go.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farcore import frames
 from farcore.batch import MAX_BODY, MAX_ITEMS, Batch, Item, Space
 from farcore.errors import FrameError
-from farcore.frames import Found, Piece
+from farcore.frames import Decoder, Entry, Found, Piece
 from tests import pages_wire
 
 TOP = 1 << 64
@@ -128,9 +131,23 @@ def test_an_answer_is_split_into_the_items_that_were_asked_for(lengths: list[int
     ]
     split = []
     place = [0] * len(lengths)
-    for part in batch.split(pieces):
+    # Pieces come frame by frame, and so are they split.
+    for part in [part for piece in pieces for part in batch.split([piece])]:
         assert part.length
         assert part.offset == place[part.item]
         place[part.item] += part.length
         split += [(part.kind, part.content[i] if part.content else None) for i in range(part.length)]
     assert (split, place) == (whole, lengths)
+
+
+def test_the_example_of_the_documentation_is_what_is_asked_and_answered() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "pages.md").read_text()
+    body, answer = (bytes.fromhex(block) for block in re.findall(r"\n\n((?:    [0-9a-f ]+\n)+)", text))
+    batch = Batch.of([("physical", 0x100000, 8192), ("vmcore", 0, 4)], 1)
+    assert batch.pack() == body
+    decoder = Decoder(batch.total, zstd=True)
+    parts = [(item, length, kind.name, bytes(content)) for item, _, length, kind, content in batch.split(decoder.feed(answer))]
+    decoder.finish()
+    assert parts == [(0, 4096, "ZERO", b""), (0, 4096, "ABSENT", b""), (1, 4, "DATA", b"\x7fELF")]
+    frame, stored = frames.frame(0, [Entry(1, 4096), Entry(3, 4096), Entry(0, 4)], b"\x7fELF", 1)
+    assert frames.opening(8196) + frame + stored + frames.closing(8196, 1) == answer

@@ -144,6 +144,8 @@ def after(frame: bytes, total: int = 5000) -> bytes:
 
 
 FIVE = pages_wire.frame(0, [(DATA, 5)], b"fives")
+# zstd's own checksum stands behind all of the data.
+SUMMED: dict[int, int] = {zstd.CompressionParameter.checksum_flag: 1}
 HOSTILE = {
     "another magic": ("not an answer of version 1", b"FCPQ" + pages_wire.opening(5000)[4:]),
     "another version": ("not an answer of version 1", b"FCPA\x02" + pages_wire.opening(5000)[5:]),
@@ -177,6 +179,10 @@ HOSTILE = {
     "a wrong checksum": ("checksum", after(FIVE[:24] + bytes(8) + FIVE[32:])),
     "no zstd": ("cannot be decompressed", after(pages_wire.frame(0, [(DATA, len(TEXT))], TEXT, stored=b"not at all"))),
     "zstd that was cut": ("does not decompress", after(pages_wire.frame(0, [(DATA, len(TEXT))], TEXT, stored=PACKED[:-1]))),
+    "zstd without its end": (
+        "does not decompress",
+        after(pages_wire.frame(0, [(DATA, len(TEXT))], TEXT, zstd.compress(TEXT, options=SUMMED)[:-1])),
+    ),
     "zstd and more": ("does not decompress", after(pages_wire.frame(0, [(DATA, len(TEXT))], TEXT, stored=PACKED + b"x"))),
     "two frames of zstd": (
         "does not decompress",
@@ -257,11 +263,12 @@ class TestHostility:
         assert peak < 5 * MAX_RAW
 
     def test_a_zstd_bomb_costs_no_more_than_the_frame_that_it_claims_to_be(self) -> None:
-        stored = zstd.compress(bytes(64 << 20))
+        options: dict[int, int] = {zstd.CompressionParameter.window_log: 17}
+        stored = zstd.compress(bytes(64 << 20), options=options)
         answer = after(pages_wire.frame(0, [(DATA, 1 << 16)], bytes(1 << 16), stored=stored), 1 << 16)
         tracemalloc.start()
         try:
-            with pytest.raises(FrameError):
+            with pytest.raises(FrameError, match="does not decompress"):
                 read(answer, 1 << 16)
             peak = tracemalloc.get_traced_memory()[1]
         finally:

@@ -1,0 +1,1 @@
+"""Uses dumps that lie on another machine."""

@@ -1,0 +1,82 @@
+"""farcore: the group of its subcommands, and the one place where an error becomes a sentence and an exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, Final
+
+import click
+
+from farcore import __version__
+from farcore.errors import FarcoreError, SettingsError
+from farcore_client.commands import COMMANDS
+from farcore_client.printable import printable
+
+# What a shell reports of a program that SIGPIPE has ended: `farcore read ... | head` ends as `cat | head` does.
+CLOSED_PIPE: Final = 141
+
+
+class Commands(click.Group):
+    """Knows its commands by name alone and imports one when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, None if there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"farcore_client.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The table, without an import."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """The command's exit status; an error of stdout is told from a server's here, before click takes it for its own."""
+        try:
+            return super().invoke(ctx)
+        except FarcoreError:
+            raise
+        except BrokenPipeError:
+            raise click.exceptions.Exit(CLOSED_PIPE) from None
+        except OSError as error:
+            raise click.ClickException(f"the output cannot be written: {error.strerror or error}") from error
+
+
+@click.group(cls=Commands, no_args_is_help=False, epilog="\b\nExample: farcore ls http://127.0.0.1:8787")
+@click.version_option(__version__, prog_name="farcore")
+def farcore() -> None:
+    """Use Linux kernel crash dumps that lie on another machine, served there by farcored."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run farcore with ``arguments`` (sys.argv's by default).
+
+    Returns the exit status: 0 done, 1 the dump or the server said no, 2 usage, 130 interrupted, 141 stdout was closed.
+    """
+    if sys.stdout is None:
+        # Its descriptor is free, and the first socket would get it.
+        return _say("stdout is closed: redirect it to a file, or to /dev/null", 2)
+    try:
+        status = farcore.main(arguments, prog_name="farcore", standalone_mode=False)
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "farcore"
+        return _say(f"{error.format_message().rstrip('.')}; `{path} --help` shows what it takes", 2)
+    except SettingsError as error:
+        return _say(str(error), 2)
+    except (FarcoreError, click.ClickException) as error:
+        return _say(str(error), 1)
+    except click.Abort:
+        return _say("interrupted", 130)
+    return status or 0
+
+
+def _say(sentence: str, status: int) -> int:
+    print(f"farcore: {printable(sentence)}", file=sys.stderr)
+    return status

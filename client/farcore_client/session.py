@@ -1,0 +1,160 @@
+"""Session: one server, asked over kept connections, with one set of credentials.
+
+Nothing leads away from it: redirects are not followed, proxies, cookies and .netrc (aiohttp's trust_env) are not looked
+at, so that a token goes to the URL's own host and no other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+
+from farcore import __version__
+from farcore.errors import SettingsError, Space
+from farcore.source import Extent
+from farcore_client import partial
+from farcore_client.credentials import Credentials
+from farcore_client.dumpurl import DumpUrl, ServerUrl
+from farcore_client.errors import CutError, ProtocolError
+from farcore_client.partial import Resource
+from farcore_client.refusal import refusal
+from farcore_client.translation import translated
+
+Sink = Callable[[bytes], object]
+
+CONNECT: Final = 15.0  # seconds: five SYNs
+# Seconds: a server may first compose a layout, or wake a disk.
+SILENCE: Final = 60.0
+# The description of a dump with as many PT_LOADs as core reads (elf.MAX_PHNUM) is 55 MB.
+MAX_JSON: Final = 128 << 20
+MAX_PROBLEM: Final = 16 << 10
+# What may wait in memory of a body: the socket is read in steps of 256 KiB at most.
+BUFFER: Final = 512 << 10
+
+
+class Session:
+    """Entered with ``async with``; every method raises errors of farcore alone, each with a sentence.
+
+    ``silence``: after so many seconds without a byte the server is given up.
+    """
+
+    def __init__(self, server: ServerUrl, credentials: Credentials, *, silence: float = SILENCE) -> None:
+        if server.scheme == "http" and credentials.tls_only:
+            raise SettingsError(f"--cacert and --cert are for TLS: write https://{server.place}, or leave them out")
+        self.server, self.credentials, self.silence = server, credentials, silence
+        self._context = credentials.ssl_context() if server.scheme == "https" else None
+
+    async def __aenter__(self) -> Self:
+        headers = {"User-Agent": f"farcore/{__version__}", "Accept-Encoding": "identity"}
+        if self.credentials.token:
+            headers["Authorization"] = f"Bearer {self.credentials.token}"
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=self._context) if self._context else None,
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=self.silence),
+            auto_decompress=False,
+            trust_env=False,
+            read_bufsize=BUFFER,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.close()
+
+    async def dumps(self) -> list[dict[str, Any]]:
+        """The server's list, as it came."""
+        found = (await self._json("/v1/dumps")).get("dumps")
+        if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+            raise ProtocolError(f"{self.server} has no list of dumps; is this the URL of a farcored?")
+        return found
+
+    async def describe(self, dump: DumpUrl) -> dict[str, Any]:
+        """The Dump, as it came."""
+        return await self._json(dump.path)
+
+    async def head(self, path: str, space: Space) -> Resource:
+        """Size and ETag of the byte resource at ``path``."""
+        async with self._answer("HEAD", path) as answer:
+            if answer.status == 200:
+                return partial.resource(answer.headers)
+        # An answer to HEAD has no words; the same question as GET has.
+        async with self._answer("GET", path, {"Range": "bytes=0-0"}) as answer:
+            await self._demand_success(answer, space)
+            raise ProtocolError(f"{self.server} has no answer to HEAD {path}; is something between here and farcored?")
+
+    async def read(self, path: str, space: Space, extent: Extent, version: Resource, sink: Sink) -> None:
+        """Give ``sink`` exactly the bytes of ``extent``, in order and pieces; CutError if fewer come.
+
+        FaultError for what is not mapped, SourceChangedError if the resource is no longer this version.
+        """
+        last = extent.offset + extent.length - 1
+        asked = {"Range": f"bytes={extent.offset}-{last}", "If-Match": version.etag}
+        async with self._answer("GET", path, asked) as answer:
+            await self._demand_success(answer, space, extent.length)
+            partial.demand(answer.status, answer.headers, extent, version)
+            received = 0
+            while piece := await self._piece(answer, received, extent.length):
+                received += len(piece)
+                if received > extent.length:
+                    raise ProtocolError(f"more came than the {extent.length:,} bytes that were asked for; is this a farcored?")
+                sink(piece)
+        if received < extent.length:
+            raise CutError("the connection was cut", received=received, length=extent.length)
+
+    async def _piece(self, answer: aiohttp.ClientResponse, received: int, length: int) -> bytes:
+        # Empty at the end, whether the body was whole or not: the caller counts.
+        try:
+            return await answer.content.readany()
+        except TimeoutError as error:
+            raise CutError(f"the server was silent for {self.silence:g} s", received=received, length=length) from error
+        except (aiohttp.ClientError, OSError):
+            return b""
+
+    async def _json(self, path: str) -> dict[str, Any]:
+        async with self._answer("GET", path, {"Accept": "application/json"}) as answer:
+            await self._demand_success(answer)
+            body = await self._body(answer, MAX_JSON)
+        try:
+            found = json.loads(body)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise ProtocolError(f"{self.server}{path} is not the JSON of a farcored; check the URL")
+        return found
+
+    async def _demand_success(self, answer: aiohttp.ClientResponse, space: Space | None = None, length: int = 0) -> None:
+        if 300 <= answer.status < 400:
+            to = answer.headers.get("Location", "nowhere")[:200]
+            raise ProtocolError(f"{self.server} sends you on to {to}: farcore follows nobody; name that URL if you trust it")
+        if answer.status >= 400:
+            said = answer.headers.get("Content-Type", "")
+            body = await self._body(answer, MAX_PROBLEM)
+            token = self.credentials.token is not None
+            raise refusal(answer.status, said, body, self.server, space=space, length=length, token=token)
+
+    async def _body(self, answer: aiohttp.ClientResponse, most: int) -> bytes:
+        body = bytearray()
+        with translated(self.server):
+            while piece := await answer.content.readany():
+                body += piece
+                if len(body) > most:
+                    raise ProtocolError(f"{self.server} answered with more than {most >> 10:,} KiB; is this a farcored?")
+        return bytes(body)
+
+    @asynccontextmanager
+    async def _answer(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        # Not around the yield: an error of the caller's own (a full disk) is not the server's.
+        with translated(self.server):
+            answer = await self._client.request(method, f"{self.server}{path}", headers=headers, allow_redirects=False)
+        async with answer:
+            yield answer

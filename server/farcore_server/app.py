@@ -1,0 +1,125 @@
+"""The routes: every resource of the wire, behind one gate."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from typing import Any, Final
+
+from aiohttp import web
+
+from farcore import __version__
+from farcore_server import describe, metrics
+from farcore_server.access import Access, access_middleware
+from farcore_server.catalogue import Catalogue
+from farcore_server.dump import Dump
+from farcore_server.lookup import missing
+from farcore_server.metrics import Metrics
+from farcore_server.page import page
+from farcore_server.pages import Batches
+from farcore_server.problem import problem_middleware
+from farcore_server.resources import Resources
+
+# A page shows so many PT_LOADs, and refers to the JSON for the rest.
+_SHOWN: Final = 200
+_VARY: Final = {"Vary": "Accept"}
+
+
+class Pages:
+    """Handlers for what is not bytes of a dump: descriptions, health, metrics."""
+
+    def __init__(self, catalogue: Catalogue, counts: Metrics) -> None:
+        self.catalogue, self.counts = catalogue, counts
+
+    async def index(self, request: web.Request) -> web.Response:
+        """The catalogue for people."""
+        # In a thread: 10,000 dumps take a second.
+        return await asyncio.to_thread(lambda: page("catalogue.html", dumps=[describe.brief(dump) for dump in self._listed()]))
+
+    async def dumps(self, request: web.Request) -> web.StreamResponse:
+        """The catalogue as JSON, by name."""
+        return await _json(request, describe.listing(self._listed()))
+
+    async def dump(self, request: web.Request) -> web.StreamResponse:
+        """One Dump: JSON, or a page for a browser."""
+        found = self.catalogue.dumps.get(request.match_info["id"])
+        if found is None:
+            raise missing(request.match_info["id"])
+        if "text/html" not in request.headers.get("Accept", ""):
+            return await _json(request, describe.text(found), _VARY)
+        origin, more = f"{request.scheme}://{request.host}", max(0, len(describe.loads(found)) - _SHOWN)
+        response = page("dump.html", dump=describe.full(found, _SHOWN), origin=origin, more=more)
+        response.headers.update(_VARY)
+        return response
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """The process answers."""
+        return web.Response(text="ok\n")
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """The catalogue is there; not before the first scan has ended, which is when the server starts to listen."""
+        return web.Response(text="ready\n")
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """Prometheus text format."""
+        text = metrics.exposition(self.counts, self.catalogue.dumps.values())
+        return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def openapi(self, request: web.Request) -> web.Response:
+        """What this page of routes says, for machines."""
+        return web.json_response(body=(files("farcore_server") / "openapi.json").read_bytes())
+
+    def _listed(self) -> list[Dump]:
+        return sorted(self.catalogue.dumps.values(), key=lambda dump: dump.name)
+
+
+def make_app(catalogue: Catalogue, access: Access, counts: Metrics) -> web.Application:
+    """The application: every route passes the gate, and every error becomes problem+json above it."""
+    app = web.Application(middlewares=[_counting(counts), problem_middleware, access_middleware(access)])
+    app.on_response_prepare.append(_sign)
+    pages, resources = Pages(catalogue, counts), Resources(catalogue, access, counts)
+    dump = "/v1/dumps/{id}"
+    app.add_routes(
+        [
+            web.get("/", pages.index, name="catalogue"),
+            web.get("/v1/dumps", pages.dumps, name="dumps"),
+            web.get(dump, pages.dump, name="dump"),
+            web.get(f"{dump}/vmcore", resources.vmcore, name="vmcore"),
+            web.get(f"{dump}/stored", resources.stored, name="stored"),
+            web.get(f"{dump}/memory/physical", resources.physical, name="physical"),
+            web.post(f"{dump}/pages", Batches(catalogue, counts).pages, name="pages"),
+            web.get("/healthz", pages.healthz, name="healthz"),
+            web.get("/readyz", pages.readyz, name="readyz"),
+            web.get("/metrics", pages.metrics, name="metrics"),
+            web.get("/openapi.json", pages.openapi, name="openapi"),
+        ]
+    )
+    return app
+
+
+async def _json(request: web.Request, pieces: Iterable[str], headers: Mapping[str, str] | None = None) -> web.StreamResponse:
+    """JSON that is made while it is sent: 70,000 PT_LOADs are 8 MB, which neither the loop nor the memory has at once."""
+    response = web.StreamResponse(headers={"Cache-Control": "private, no-cache", **(headers or {})})
+    response.content_type, response.charset = "application/json", "utf-8"
+    await response.prepare(request)
+    if request.method != "HEAD":
+        for piece in pieces:
+            await response.write(piece.encode())
+            await asyncio.sleep(0)
+    return response
+
+
+async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    """Server, without the versions of what it runs on (RFC 9110, 10.2.4)."""
+    response.headers["Server"] = f"farcore/{__version__}"
+
+
+def _counting(counts: Metrics) -> Any:
+    @web.middleware
+    async def count(request: web.Request, handler: Any) -> web.StreamResponse:
+        response: web.StreamResponse = await handler(request)
+        counts.count(request.match_info.route.name or "none", response.status, 0)
+        return response
+
+    return count

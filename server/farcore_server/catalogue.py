@@ -1,0 +1,133 @@
+"""Catalogue: the dumps there are, by id, kept true while files come, grow, change and go.
+
+A scan (in a thread, every few seconds) looks at every file below the PATHs and inspects those that are new or different.
+A request does not wait for the next scan: it looks at its own file once more, and what changed is inspected anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from farcore_server.dump import Dump
+from farcore_server.inspection import Rules, inspect
+from farcore_server.opened import Opened
+from farcore_server.search import Place, search
+
+LOG: Final = logging.getLogger(__name__)
+
+# Dumps held open at once: a descriptor and a map each. Beyond it the least recently read one is closed.
+MAX_OPEN: Final = 256
+
+
+class _Stamp(NamedTuple):
+    """What must change on disk before a file is worth another look; ctime sees a chmod as well."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+class Catalogue:
+    """All dumps below ``paths``. Everything but ``scan`` belongs to the event loop's thread."""
+
+    def __init__(self, paths: Iterable[str], rules: Rules) -> None:
+        self.paths = tuple(paths)
+        self.rules = rules
+        self.dumps: dict[str, Dump] = {}
+        self._seen: dict[str, tuple[_Stamp | None, Dump | None]] = {}
+        self._open: OrderedDict[str, Opened] = OrderedDict()
+        self._opening: dict[str, asyncio.Task[Opened | Dump | None]] = {}
+        self._scanning = threading.Lock()
+
+    def scan(self) -> None:
+        """Look at every file once; blocks, so it belongs in a thread. What cannot be looked at is left out or refused."""
+        with self._scanning:
+            seen: dict[str, tuple[_Stamp | None, Dump | None]] = {}
+            for path in self.paths:
+                for place in search(path):
+                    if place.path not in seen:
+                        seen[place.path] = self._look(place)
+            dumps: dict[str, Dump] = {}
+            for _, dump in seen.values():
+                if dump is not None:
+                    dumps.setdefault(dump.id, dump)
+            self._seen, self.dumps = seen, dumps
+
+    def _look(self, place: Place) -> tuple[_Stamp | None, Dump | None]:
+        stamp = _stamp(place.path)
+        known = self._seen.get(place.path)
+        if known is not None and stamp is not None and known[0] == stamp and not _unread(known[1]):
+            return known
+        return stamp, inspect(place, self.rules)[0]
+
+    async def watch(self, seconds: float) -> None:
+        """Scan again and again, until cancelled, at multiples of ``seconds`` and at most a third of the time.
+
+        Those are of the machine's clock: workers that search for themselves find a new dump in the same moment.
+        """
+        while True:
+            begun = time.monotonic()
+            try:
+                await asyncio.to_thread(self.scan)
+            except Exception:
+                LOG.exception("a search for changes failed; what is served stays as it was until the next one")
+            now = time.monotonic()
+            await asyncio.sleep(seconds - now % seconds + 2 * (now - begun) // seconds * seconds)
+
+    async def open(self, dump_id: str) -> Opened | Dump | None:
+        """The dump to serve bytes from; the Dump alone where its bytes may not be served; None where there is none."""
+        opened = self._open.get(dump_id)
+        if opened is not None and opened.current():
+            self._open.move_to_end(dump_id)
+            return opened
+        task = self._opening.get(dump_id)
+        if task is None:
+            task = asyncio.create_task(self._reopen(dump_id))
+            self._opening[dump_id] = task
+            task.add_done_callback(lambda _: self._opening.pop(dump_id, None))
+        return await asyncio.shield(task)
+
+    async def _reopen(self, dump_id: str) -> Opened | Dump | None:
+        self._open.pop(dump_id, None)
+        known = self.dumps.get(dump_id)
+        if known is None:
+            return None
+        dump, source = await asyncio.to_thread(inspect, known.place, self.rules)
+        if dump is None or _gone(known.place):
+            self.dumps = {key: value for key, value in self.dumps.items() if key != dump_id}
+            return None
+        self.dumps = {**self.dumps, dump_id: dump}
+        if source is None:
+            return dump
+        opened = Opened(dump, source)
+        self._open[dump_id] = opened
+        while len(self._open) > MAX_OPEN:
+            self._open.popitem(last=False)
+        return opened
+
+
+def _unread(dump: Dump | None) -> bool:
+    """Whether the file could not even be read: that can end (a disk that failed, too many open files) without a trace."""
+    return dump is not None and dump.stored_format is None
+
+
+def _gone(place: Place) -> bool:
+    """Whether nothing has the name any more; a file that was itself named as a PATH stays listed, as missing."""
+    return place.root is not None and not os.path.lexists(place.path)
+
+
+def _stamp(path: str) -> _Stamp | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return _Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

@@ -1,0 +1,196 @@
+"""The hot lane: a connection's protocol that answers a repeated range request itself.
+
+aiohttp decides, the lane repeats: a handler that has answered a plain single-range GET arms its connection with a Grant, and
+a later chunk of bytes that is the same request but for the range's digits is answered here, at a fifth of the cost.
+Everything else goes to aiohttp, in order. The lane has no HTTP parser; what it must know is whether a chunk came while
+nothing else was under way: only then may it be answered here, and only such a chunk can become a grant's pattern, so that
+no pipelined or split request inherits the permission of another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.web_protocol import RequestHandler
+
+from farcore.errors import FarcoreError
+from farcore_server.batch import Batch
+from farcore_server.body import PIECE
+from farcore_server.grant import Grant
+from farcore_server.outlet import Outlet
+
+# It leans on RequestHandler's private state: with another aiohttp every request goes the ordinary way.
+TESTED: Final = ("3.14",)
+
+END: Final = b"\r\n\r\n"
+
+
+def usable() -> bool:
+    """Whether this aiohttp is one that the lane was tested with."""
+    return aiohttp.__version__.rpartition(".")[0] in TESTED
+
+
+class Lane(RequestHandler):
+    """A RequestHandler that may hold one Grant."""
+
+    __slots__ = ("_batch", "_clean", "_grant", "_pattern", "_quiet", "_sender", "held", "late", "outlet")
+
+    def __init__(self, manager: web.Server, batch: Batch, **kwargs: Any) -> None:
+        super().__init__(manager, **kwargs)
+        self._batch = batch
+        self._grant: Grant | None = None
+        # The chunk under way, if it is one whole request that came while nothing else was.
+        self._pattern: bytes | None = None
+        # Whether each chunk so far was one whole request: after any other, aiohttp's parser may hold the start of one.
+        self._clean = True
+        # Whether an answer of ours is in the batch, or partly sent; what came too early waits until it is out.
+        self.held = False
+        self.late: list[bytes] = []
+        self._quiet = False
+        self._sender: asyncio.Task[None] | None = None
+        self.outlet: Outlet | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take hold of the socket, where it may be written to directly."""
+        super().connection_made(transport)
+        self.outlet = Outlet.of(transport, self._loop)
+        if self.transport is not None:
+            # What is written is with the kernel or still with us: a full socket suspends the writer at once. TLS transports
+            # pause a writer at the limit and not above it: at 0 they would do so with nothing to send, and for ever.
+            self.transport.set_write_buffer_limits(high=1 if transport.get_extra_info("ssl_object") else 0)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End what is being sent."""
+        self._grant = None
+        self.late.clear()
+        if self._sender is not None:
+            self._sender.cancel()
+        if self.outlet is not None:
+            self.outlet.close()
+            self.outlet = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Answer what the grant covers, and leave the rest to aiohttp."""
+        if self.held:
+            self.late.append(data)
+            self._hush()
+            return
+        waiter = self._waiter
+        idle = self._clean and waiter is not None and not waiter.done() and not self._messages
+        if idle and self._grant is not None and self._repeat(self._grant, data):
+            return
+        self._pass_on(data, alone=idle or (self._clean and self._request_count == 0))
+
+    def _pass_on(self, data: bytes, *, alone: bool) -> None:
+        before = self._request_count
+        super().data_received(data)
+        self._clean = self._clean and data.find(END) == len(data) - len(END) and self._request_count == before + 1
+        self._pattern = data if alone and self._clean else None
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
+        """What is under way, a handler's answer or one of the lane's, has ``timeout`` seconds to end; then it is cut."""
+        if busy := {task for task in (self._sender, self._task_handler) if task is not None}:
+            await asyncio.wait(busy, timeout=timeout)
+        # aiohttp itself would wait so long twice over, and for ever when told 0.
+        await super().shutdown(0.01)
+
+    async def flushed(self) -> Outlet:
+        """The outlet, once the transport has nothing of its own to send; ConnectionResetError when there is no connection."""
+        if self._paused:
+            await self._drain_helper()
+        if self.outlet is None or self.transport is None:
+            raise ConnectionResetError("the connection was lost")
+        return self.outlet
+
+    @property
+    def pattern(self) -> bytes | None:
+        """The request under way as it came, if another may be measured by it."""
+        return self._pattern if self.outlet is not None else None
+
+    def arm(self, grant: Grant) -> None:
+        """Repeat this from now on."""
+        self._grant = grant
+
+    def _repeat(self, grant: Grant, chunk: bytes) -> bool:
+        """Whether the chunk is answered here; False leaves it, whole and unanswered, to aiohttp."""
+        wanted = grant.wanted(chunk)
+        if wanted is None or self._paused:
+            return False
+        start, stop = wanted
+        offset = grant.layout.locate(start, stop)
+        length = stop - start
+        if offset is None or length > PIECE or not grant.opened.residency.resident(offset, length):
+            return False
+        now = self._loop.time()  # of this turn of the loop, in whole milliseconds
+        if now != grant.dated:
+            grant.dated, grant.date = now, rfc822_formatted_time().encode()
+        self._next_keepalive_close_time = now + self._keepalive_timeout
+        self.held = True
+        self._batch.add((self, grant, chunk, grant.head % (start, stop - 1, length, grant.date), offset, length))
+        return True
+
+    def go_on(self) -> None:
+        """The answer is with the kernel: read again, beginning with what came meanwhile."""
+        self.held = False
+        if self._quiet and self.transport is not None:
+            self._quiet = False
+            self.transport.resume_reading()
+        late, self.late = self.late, []
+        for data in late:
+            self.data_received(data)
+
+    def decline(self, chunk: bytes) -> None:
+        """Have aiohttp answer what was held, now that its grant has ended."""
+        self._grant = None
+        if self.transport is not None:
+            self._pass_on(chunk, alone=True)
+        self.go_on()
+
+    def finish(self, grant: Grant, head: bytes, offset: int, length: int) -> None:
+        """Send, as the socket takes it, what is left of an answer."""
+        if self.outlet is not None:
+            self._hush()
+            self._sender = self._loop.create_task(self._finish(self.outlet, grant, head, offset, length))
+
+    async def _finish(self, outlet: Outlet, grant: Grant, head: bytes, offset: int, length: int) -> None:
+        try:
+            await outlet.send_all(head)
+            await outlet.push(grant.opened, offset, length)
+            grant.opened.demand_unchanged()
+        except ConnectionError:
+            self.drop()
+        except (FarcoreError, OSError):
+            self.cut()
+        else:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            self._sender = None
+            self.go_on()
+        finally:
+            self._sender = None
+
+    def _hush(self) -> None:
+        if not self._quiet and self.transport is not None:
+            self._quiet = True
+            self.transport.pause_reading()
+
+    def _process_keepalive(self) -> None:
+        # aiohttp takes the connection for idle while an answer of ours is under way.
+        if self.held:
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
+
+    def cut(self) -> None:
+        """End a connection whose client must not take what it was sent for whole."""
+        self._batch.metrics.cut += 1
+        self.drop()
+
+    def drop(self) -> None:
+        """End the connection at once."""
+        self._grant = None
+        if self.transport is not None:
+            self.transport.abort()

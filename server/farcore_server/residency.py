@@ -1,0 +1,128 @@
+"""Residency: whether a file's bytes are in memory, and how to get them there without stalling the event loop.
+
+The loop may touch only what is in the page cache. preadv2(RWF_NOWAIT) reads exactly that or says no (2 us for a byte, as
+much as mincore(2), which tells the truth only to who may write the file). What was in memory a moment ago is taken to be
+there still; what is cold is read by a thread first, further ahead for a reader who goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from farcore_server.mapping import MappedSource
+
+# Threads that wait for disks: enough to keep a few of them busy, and no more stacks than that.
+THREADS: Final = 8
+# Read ahead of a sequential reader: 1 ms of a disk that reads 1 GB/s, and little lost if the reader stops.
+AHEAD: Final = 1 << 20
+# What one probed byte stands for: the kernel reads and drops files in windows that are rarely smaller.
+CHUNK: Final = 64 << 10
+# For how long, in seconds, a chunk that was in memory is taken to be there still, and for how many (4 GiB, 4 MB of set).
+MEMORY: Final = 2.0
+KNOWN: Final = 1 << 16
+
+# Filesystems whose bytes are memory, where nothing can be cold.
+_IN_MEMORY: Final = frozenset({"tmpfs", "ramfs", "proc", "hugetlbfs"})
+_POOL: Final = ThreadPoolExecutor(THREADS, thread_name_prefix="cold")
+
+
+class Residency:
+    """What of ``source`` may be sent at once. Belongs to the event loop's thread."""
+
+    def __init__(self, source: MappedSource) -> None:
+        filesystem = _filesystem(source.fd)
+        self.source = source
+        self.always = filesystem in _IN_MEMORY
+        # sendfile(2) of /proc/vmcore stops at 2 GiB.
+        self.sendable = filesystem != "proc"
+        # Whether nobody can say what is in memory (FUSE): then every read is a thread's.
+        self.blind = False
+        self._known: set[int] = set()
+        self._until = 0.0
+        self._next = -1
+
+    def read_now(self, offset: int, length: int) -> bytes | bytearray | None:
+        """The bytes, if reading them waits for nothing; None if it would wait, or if they are not all there."""
+        if self.blind:
+            return None
+        if self.always or self._remembered(offset, length):
+            content: bytes | bytearray = os.pread(self.source.fd, length, offset)
+            return content if len(content) == length else None
+        content = bytearray(length)
+        if self._probe(content, offset) != length:
+            return None
+        self._known.update(_chunks(offset, length))
+        return content
+
+    def resident(self, offset: int, length: int) -> bool:
+        """Whether sending these bytes would wait for nothing; O(length / CHUNK)."""
+        if self.blind:
+            return False
+        if self.always or self._remembered(offset, length):
+            return True
+        byte = bytearray(1)
+        for chunk in _chunks(offset, length):
+            if chunk not in self._known:
+                if self._probe(byte, max(offset, chunk * CHUNK)) != 1:
+                    return False
+                self._known.add(chunk)
+        return True
+
+    async def bring(self, offset: int, length: int) -> None:
+        """Return when the bytes are in memory, as far as they can be; whoever then reads them meets what errors there are."""
+        end = offset + length
+        if not self.resident(offset, length):
+            ahead = min(AHEAD, self.source.size - end) if offset == self._next else 0
+            await asyncio.get_running_loop().run_in_executor(_POOL, self._fetch, offset, length, ahead)
+            self._known.update(_chunks(offset, length))
+        self._next = end
+
+    async def read(self, offset: int, length: int) -> bytes | bytearray | memoryview:
+        """Exactly ``length`` bytes, by a thread if they are cold; errors as MappedSource.pread."""
+        content = self.read_now(offset, length)
+        if content is not None:
+            return content
+        return await asyncio.get_running_loop().run_in_executor(_POOL, self.source.pread, offset, length)
+
+    def _fetch(self, offset: int, length: int, ahead: int) -> None:
+        if ahead:
+            os.posix_fadvise(self.source.fd, offset + length, ahead, os.POSIX_FADV_WILLNEED)
+        self.source.pread(offset, length)
+
+    def _remembered(self, offset: int, length: int) -> bool:
+        now = time.monotonic()
+        if now >= self._until or len(self._known) > KNOWN:
+            self._known.clear()
+            self._until = now + MEMORY
+            return False
+        known, first, last = self._known, offset // CHUNK, (offset + length - 1) // CHUNK
+        return first in known and last in known and (last - first < 2 or known.issuperset(range(first + 1, last)))
+
+    def _probe(self, content: bytearray, offset: int) -> int:
+        """How many bytes came without waiting."""
+        try:
+            return os.preadv(self.source.fd, [content], offset, os.RWF_NOWAIT)
+        except OSError as error:
+            self.blind = error.errno == errno.EOPNOTSUPP
+            return 0
+
+
+def _chunks(offset: int, length: int) -> range:
+    return range(offset // CHUNK, (offset + length - 1) // CHUNK + 1)
+
+
+def _filesystem(fd: int) -> str:
+    """The type of the filesystem that ``fd`` is on, as /proc/self/mountinfo names it; "" where it is not listed."""
+    device = os.fstat(fd).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split()
+        if fields[2] == wanted:
+            return fields[fields.index("-") + 1]
+    return ""

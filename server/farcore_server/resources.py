@@ -1,0 +1,124 @@
+"""The byte resources of a dump: /vmcore, /stored and /memory/physical, by GET and HEAD."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from typing import Final
+
+from aiohttp import HttpVersion11, web
+
+from farcore.errors import FarcoreError
+from farcore.layout import Layout
+from farcore.ranges import PART_OVERHEAD
+from farcore_server import body, stream
+from farcore_server.access import GRANT, Access
+from farcore_server.answer import Answer, Part, Representation, answer
+from farcore_server.catalogue import Catalogue
+from farcore_server.dump import Dump, Resource
+from farcore_server.grant import Grant, split, template
+from farcore_server.lane import Lane
+from farcore_server.lookup import lookup
+from farcore_server.metrics import Metrics
+from farcore_server.opened import Opened
+from farcore_server.problem import Problem
+
+# More runs than this are walked in a thread: 1,000 take 1 ms.
+_MANY: Final = 1000
+
+
+class Resources:
+    """Handlers over one catalogue."""
+
+    def __init__(self, catalogue: Catalogue, access: Access, metrics: Metrics) -> None:
+        self.catalogue, self.access, self.metrics = catalogue, access, metrics
+
+    async def vmcore(self, request: web.Request) -> web.StreamResponse:
+        """The dump as one ELF vmcore; with ?normalised in the kernel's own layout."""
+        return await self._serve(request, "normalised" if "normalised" in request.query else "vmcore")
+
+    async def stored(self, request: web.Request) -> web.StreamResponse:
+        """The file's bytes."""
+        return await self._serve(request, "stored")
+
+    async def physical(self, request: web.Request) -> web.StreamResponse:
+        """Physical memory: the byte position is the physical address; ?fill=zero asks for zeros where nothing is."""
+        return await self._serve(request, "physical")
+
+    async def _serve(self, request: web.Request, resource: Resource) -> web.StreamResponse:
+        fill = _fill(request) if resource == "physical" else False
+        opened = await lookup(self.catalogue, request.match_info["id"])
+        layout = await opened.layout(resource)
+        dump = opened.dump
+        # In a space with holes no byte between two ranges may be touched.
+        gap = 1 if resource == "physical" else PART_OVERHEAD
+        wanted = Representation(layout.size, dump.etag, dump.identity.modified, gap)
+        told = answer(request.method, request.headers, wanted, secrets.token_hex(16))
+        if told.status >= 400:
+            raise _problem(told, dump)
+        if request.method == "GET" and not fill:
+            await _demand(layout, told.parts)
+        return await self._send(request, opened, layout, told, fill=fill)
+
+    async def _send(
+        self, request: web.Request, opened: Opened, layout: Layout, told: Answer, *, fill: bool
+    ) -> web.StreamResponse:
+        response = web.StreamResponse(status=told.status, headers={**told.headers, "X-Content-Type-Options": "nosniff"})
+        if told.status != 304:
+            response.content_length = told.length
+        await response.prepare(request)
+        if request.method == "HEAD" or not told.length:
+            return response
+        pieces = itertools.chain(body.pieces(layout, told.parts, fill=fill), _tail(told))
+        before = request.writer.output_size
+        self.metrics.streams += 1
+        try:
+            await stream.send(request, response, opened, pieces)
+        except FarcoreError:
+            self.metrics.cut += 1
+            if request.transport is not None:
+                request.transport.abort()
+            raise
+        finally:
+            self.metrics.streams -= 1
+            self.metrics.count_sent(request.match_info.route.name or "", request.writer.output_size - before)
+        self._arm(request, response, opened, layout, told)
+        return response
+
+    def _arm(self, request: web.Request, response: web.StreamResponse, opened: Opened, layout: Layout, told: Answer) -> None:
+        """Let the connection repeat a plain single-range answer by itself."""
+        lane = request.protocol
+        if told.status != 206 or told.tail or not isinstance(lane, Lane) or not lane.pattern:
+            return
+        if request.version != HttpVersion11 or not response.keep_alive or request.body_exists:
+            return
+        halves = split(lane.pattern)
+        head = template(f"HTTP/1.1 {response.status} {response.reason}", response.headers, layout.size)
+        if halves is not None and head is not None:
+            route = request.match_info.route.name or ""
+            lane.arm(Grant(*halves, head, opened, layout, route, self.access, request[GRANT].version))
+
+
+def _fill(request: web.Request) -> bool:
+    asked = request.query.getall("fill", [])
+    if asked not in ([], ["zero"]):
+        detail = "The only fill there is is ?fill=zero: zeros where the dump has no bytes."
+        raise Problem(400, "bad-fill", "No such fill", detail, dump=request.match_info["id"])
+    return bool(asked)
+
+
+async def _demand(layout: Layout, parts: tuple[Part, ...]) -> None:
+    if len(layout.runs) > _MANY:
+        await asyncio.to_thread(body.demand, layout, parts)
+    else:
+        body.demand(layout, parts)
+
+
+def _problem(told: Answer, dump: Dump) -> Problem:
+    slug, title = ("unsatisfiable", "Range not satisfiable") if told.status == 416 else ("changed", "Precondition failed")
+    return Problem(told.status, slug, title, told.detail, dump=dump.id, headers=told.headers)
+
+
+def _tail(told: Answer) -> tuple[memoryview, ...]:
+    return (memoryview(told.tail),) if told.tail else ()

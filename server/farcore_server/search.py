@@ -1,0 +1,56 @@
+"""Where dumps may lie: the files below the PATHs that were named. Looks at names and links only, opens nothing."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+# Under such a name a person expects a dump, so one that cannot be served is listed with its reason.
+USUAL_NAMES: Final = ("vmcore*", "*.elf", "*.kdump", "*.flat")
+
+
+class Place(NamedTuple):
+    """A file that may be a dump: its absolute path, its name in the catalogue, and the directory it must stay in.
+
+    ``root`` is None for a file that was itself named as a PATH: that one may be a link to anywhere.
+    """
+
+    path: str
+    name: str
+    root: str | None
+
+    @property
+    def expected(self) -> bool:
+        """Whether it is listed even when it is no dump: it was named as a PATH, or it has a dump's usual name."""
+        base = os.path.basename(self.path)
+        return self.root is None or any(fnmatch.fnmatchcase(base, pattern) for pattern in USUAL_NAMES)
+
+
+def search(path: str) -> Iterator[Place]:
+    """The file ``path``, or every file below the directory ``path``, sorted by name within each directory.
+
+    Linked directories are not entered (they may lead out, or in circles); unreadable ones are passed over, but ``path``
+    itself is then a Place of its own, so that somebody says why nothing is there.
+    """
+    path = os.path.abspath(path)
+    if not os.path.isdir(path):
+        yield Place(path, os.path.basename(path), None)
+        return
+    root = os.path.realpath(path)
+    pending = [path]
+    while pending:
+        directory = pending.pop()
+        try:
+            with os.scandir(directory) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except OSError:
+            if directory == path:
+                yield Place(path, os.path.basename(path), None)
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+            elif not (entry.is_symlink() and os.path.isdir(entry.path)):
+                yield Place(entry.path, os.path.relpath(entry.path, path), root)
