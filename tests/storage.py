@@ -31,7 +31,7 @@ LOOKUP, FORGET, GETATTR, OPEN, READ, STATFS, RELEASE, FLUSH, INIT = 1, 2, 3, 14,
 OPENDIR, READDIR, RELEASEDIR, INTERRUPT, DESTROY, BATCH_FORGET = 27, 28, 29, 36, 38, 42
 UNANSWERED = {FORGET, BATCH_FORGET, INTERRUPT}
 ROOT = 1
-MNT_DETACH = 2
+MNT_FORCE, MNT_DETACH = 1, 2
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -140,7 +140,9 @@ def _demand_root() -> None:
 
 
 def _unmount(folder: Path) -> None:
-    _LIBC.umount2(os.fsencode(folder), MNT_DETACH)
+    # Forced first, which ends FUSE whoever has files of it open, and then for good.
+    for flag in (MNT_FORCE, MNT_DETACH):
+        _LIBC.umount2(os.fsencode(folder), flag)
 
 
 @contextmanager

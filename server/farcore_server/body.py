@@ -10,8 +10,8 @@ from farcore.runs import Kind
 from farcore.source import Extent
 from farcore_server.answer import Part
 
-# At most this much a turn of the event loop: 1 MiB is 0.2 ms of a core, so that hundreds of streams take turns unnoticed.
-PIECE: Final = 1 << 20
+# At most this much of a stream in a turn of the event loop: 2 MiB is 0.3 ms of a core, and what nginx sends at once.
+PIECE: Final = 2 << 20
 # Pieces up to here are copied before they are sent, larger ones are lent from the map. The end of a run is always such a
 # piece, so that a body's last bytes can be read first, its file be looked at once more, and only then be sent.
 COPIED: Final = 64 << 10

@@ -76,15 +76,35 @@ class Lane(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Answer what the grant covers, and leave the rest to aiohttp."""
-        if self.held:
-            self.late.append(data)
-            self._hush()
+        if self.held or self.late:
+            self._wait(data)
             return
-        waiter = self._waiter
+        waiter, grant = self._waiter, self._grant
         idle = self._clean and waiter is not None and not waiter.done() and not self._messages
-        if idle and self._grant is not None and self._repeat(self._grant, data):
-            return
+        if grant is not None:
+            if idle and self._repeat(grant, data):
+                return
+            # A quick client asks again before aiohttp has come back from its last answer: soon it will be idle.
+            if self._clean and waiter is None and self._request_in_progress and not self._messages and grant.wanted(data):
+                self._wait(data)
+                return
         self._pass_on(data, alone=idle or (self._clean and self._request_count == 0))
+
+    def _wait(self, data: bytes) -> None:
+        self.late.append(data)
+        self._hush()
+
+    def log_access(self, *arguments: Any) -> None:
+        """What aiohttp does last with a request; then it waits for the next, and what is late is no longer early."""
+        super().log_access(*arguments)
+        if self.late:
+            self._loop.call_soon(self._when_idle)
+
+    def _when_idle(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self.go_on()
+        elif self.transport is not None and not self._close and not self._force_close:
+            self._loop.call_soon(self._when_idle)
 
     def _pass_on(self, data: bytes, *, alone: bool) -> None:
         before = self._request_count

@@ -8,14 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from typing import Final
 
-from farcore.errors import FaultError, SourceChangedError
+from farcore.errors import FarcoreError, FaultError, SourceChangedError
 from farcore_server.body import PIECE
 from farcore_server.opened import Opened
 
 # What the kernel may hold unsent of one connection; the rest of a slow reader's megabytes stays in the file.
-UNSENT: Final = 512 << 10
+UNSENT: Final = 1024 << 10
 
 
 class Outlet:
@@ -24,9 +25,12 @@ class Outlet:
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
         self._socket, self._loop = sock, loop
         self._fd = sock.fileno()
-        # uvloop watches no descriptor that is a transport's: a duplicate, made when it is first needed.
+        # A duplicate, made when it is first needed.
         self._watched = -1
         self._waiter: asyncio.Future[None] | None = None
+        # What push() still has to send.
+        self._opened: Opened | None = None
+        self._offset = self._left = 0
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
     @classmethod
@@ -41,12 +45,10 @@ class Outlet:
 
     def close(self) -> None:
         """Let go of the socket, which is the transport's to close; whoever waits is told that the connection is lost."""
+        # Unwatched before the descriptor goes: libuv aborts the process over one that vanished while it was watched.
+        self._settle(ConnectionResetError("the connection was lost"))
         if self._watched >= 0:
-            # Before the descriptor goes: libuv aborts the process over one that vanished while it was watched.
-            self._loop.remove_writer(self._watched)
             os.close(self._watched)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(ConnectionResetError("the connection was lost"))
         self._socket.detach()
         self._fd = self._watched = -1
 
@@ -86,37 +88,62 @@ class Outlet:
     async def send_all(self, content: bytes | bytearray | memoryview) -> None:
         """Send it all, waiting as long as it takes."""
         rest = memoryview(content)
-        while rest:
-            sent = self.send(rest)
-            rest = rest[sent:]
-            if rest:
-                await self._writable()
+        while True:
+            rest = rest[self.send(rest) :]
+            if not rest:
+                return
+            await self._watch(self._settle)
 
     async def push(self, opened: Opened, offset: int, length: int) -> None:
         """Send bytes of the dump's file, at most PIECE a turn of the loop, cold ones brought in by a thread first."""
-        while length:
-            piece = min(length, PIECE)
-            await opened.residency.bring(offset, piece)
-            opened.demand_unchanged()
-            sent = self.sendfile(opened.source.fd, offset, piece)
-            offset += sent
-            length -= sent
-            await (asyncio.sleep(0) if sent == piece else self._writable())
+        self._opened, self._offset, self._left = opened, offset, length
+        try:
+            while self._left:
+                await opened.residency.bring(self._offset, min(self._left, PIECE))
+                await self._watch(self._pump)
+        finally:
+            self._opened = None
 
-    async def _writable(self) -> None:
+    def _pump(self) -> None:
+        """A piece, in each turn of the loop in which the socket takes some; a coroutine would cost as much as the piece."""
+        opened, piece = self._opened, min(self._left, PIECE)
+        if opened is None or not opened.residency.ready(self._offset, piece):
+            self._settle()
+            return
+        try:
+            opened.demand_unchanged()
+            sent = self.sendfile(opened.source.fd, self._offset, piece)
+        except (FarcoreError, OSError) as error:
+            self._settle(error)
+            return
+        self._offset += sent
+        self._left -= sent
+        if not self._left:
+            self._settle()
+
+    async def _watch(self, writable: Callable[[], None]) -> None:
+        """Call ``writable`` in each turn in which the socket takes bytes, until it settles."""
         if self._fd < 0:
             raise ConnectionResetError("the connection was lost")
         if self._watched < 0:
+            # uvloop watches no descriptor that is a transport's.
             self._watched = os.dup(self._fd)
         self._waiter = self._loop.create_future()
-        self._loop.add_writer(self._watched, _wake, self._waiter)
+        self._loop.add_writer(self._watched, writable)
         try:
             await self._waiter
         finally:
-            if self._watched >= 0:
-                self._loop.remove_writer(self._watched)
+            self._unwatch()
 
+    def _settle(self, error: Exception | None = None) -> None:
+        self._unwatch()
+        if self._waiter is None or self._waiter.done():
+            return
+        if error is None:
+            self._waiter.set_result(None)
+        else:
+            self._waiter.set_exception(error)
 
-def _wake(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+    def _unwatch(self) -> None:
+        if self._watched >= 0:
+            self._loop.remove_writer(self._watched)

@@ -52,7 +52,10 @@ class Residency:
         if self.blind:
             return None
         if self.always or self._remembered(offset, length):
-            content: bytes | bytearray = os.pread(self.source.fd, length, offset)
+            try:
+                content: bytes | bytearray = os.pread(self.source.fd, length, offset)
+            except OSError:
+                return None  # memory has dropped it and the disk fails: whoever reads it next says so
             return content if len(content) == length else None
         content = bytearray(length)
         if self._probe(content, offset) != length:
@@ -74,13 +77,21 @@ class Residency:
                 self._known.add(chunk)
         return True
 
+    def ready(self, offset: int, length: int) -> bool:
+        """resident(), of a reader who goes on from there."""
+        if not self.resident(offset, length):
+            return False
+        self._next = offset + length
+        return True
+
     async def bring(self, offset: int, length: int) -> None:
         """Return when the bytes are in memory, as far as they can be; whoever then reads them meets what errors there are."""
+        if self.ready(offset, length):
+            return
         end = offset + length
-        if not self.resident(offset, length):
-            ahead = min(AHEAD, self.source.size - end) if offset == self._next else 0
-            await asyncio.get_running_loop().run_in_executor(_POOL, self._fetch, offset, length, ahead)
-            self._known.update(_chunks(offset, length))
+        ahead = min(AHEAD, self.source.size - end) if offset == self._next else 0
+        await asyncio.get_running_loop().run_in_executor(_POOL, self._fetch, offset, length, ahead)
+        self._known.update(_chunks(offset, length))
         self._next = end
 
     async def read(self, offset: int, length: int) -> bytes | bytearray | memoryview:

@@ -70,6 +70,8 @@ class Resources:
         await response.prepare(request)
         if request.method == "HEAD" or not told.length:
             return response
+        # Before the body: who reads quickly asks again before this returns.
+        self._arm(request, response, opened, layout, told)
         pieces = itertools.chain(body.pieces(layout, told.parts, fill=fill), _tail(told))
         before = request.writer.output_size
         self.metrics.streams += 1
@@ -83,7 +85,6 @@ class Resources:
         finally:
             self.metrics.streams -= 1
             self.metrics.count_sent(request.match_info.route.name or "", request.writer.output_size - before)
-        self._arm(request, response, opened, layout, told)
         return response
 
     def _arm(self, request: web.Request, response: web.StreamResponse, opened: Opened, layout: Layout, told: Answer) -> None:

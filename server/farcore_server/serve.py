@@ -122,9 +122,9 @@ def listen(settings: Settings) -> socket.socket:
 
 
 def _briefly(record: logging.LogRecord) -> bool:
-    """Bytes that are no HTTP request are their sender's doing: a line for who asked for details, and no traceback."""
+    """Bytes that are no HTTP request, and a client that leaves, are a stranger's doing: a line for who asked for details."""
     error = record.exc_info[1] if record.exc_info else None
-    if isinstance(error, http_exceptions.HttpProcessingError | web.RequestPayloadError):
+    if isinstance(error, http_exceptions.HttpProcessingError | web.RequestPayloadError | ConnectionError):
         record.levelno, record.levelname, record.exc_info = logging.DEBUG, "DEBUG", None
         record.msg, record.args = f"{record.getMessage()}: {' '.join(str(error).split())!a:.200}", ()
         return LOG.isEnabledFor(logging.DEBUG)

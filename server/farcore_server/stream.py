@@ -55,7 +55,13 @@ async def send(request: web.Request, response: web.StreamResponse, opened: Opene
 async def _push(request: web.Request, response: web.StreamResponse, opened: Opened, piece: Extent) -> int:
     lane = request.protocol
     assert isinstance(lane, Lane)
-    await (await lane.flushed()).push(opened, *piece)
+    try:
+        await (await lane.flushed()).push(opened, *piece)
+    except ConnectionError:
+        # The socket has learnt before its transport that the client is gone.
+        if request.transport is not None:
+            request.transport.abort()
+        raise
     # aiohttp counts what goes through its writer; the rest of its head's promise is kept here.
     request.writer.output_size += piece.length
     return piece.length
