@@ -26,7 +26,7 @@ lint: .venv/.dev ## style, format, and which package may import which
 	$(BIN)/lint-imports --no-logo
 
 types: .venv/.dev ## mypy --strict
-	$(BIN)/mypy core server client tests
+	$(BIN)/mypy core server client tests benchmarks
 
 fuzz: .venv/.dev .venv/.fuzz ## every target in tests/fuzz, FUZZ_SECONDS (60) each
 	set -e; for target in tests/fuzz/fuzz_*.py; do \

@@ -49,7 +49,7 @@ class Disk:
     delay: float = 0.0
     broken: range = range(0)
     reads: int = 0
-    backing: Path = Path()
+    backing: Path = Path("/dev/null")
     _nodes: dict[int, int] = field(default_factory=dict)
 
     def run(self) -> None:

@@ -12,14 +12,14 @@ from farcore_server.answer import Part
 
 # At most this much of a stream in a turn of the event loop: 2 MiB is 0.3 ms of a core, and what nginx sends at once.
 PIECE: Final = 2 << 20
-# Pieces up to here are copied before they are sent, larger ones are lent from the map. The end of a run is always such a
-# piece, so that a body's last bytes can be read first, its file be looked at once more, and only then be sent.
+# Extents up to here are copied before they are sent; larger ones are sent by PIECE, from the file or its map. The end of a run
+# is always of the first kind, so that a body's last bytes are read, its file is looked at once more, and then they are sent.
 COPIED: Final = 64 << 10
 ZEROS: Final = memoryview(bytes(64 << 10))
 
 
 def pieces(layout: Layout, parts: Iterable[Part], *, fill: bool) -> Iterator[memoryview | Extent]:
-    """Literal bytes, and Extents of the dump's file, in the order in which they are sent; FaultError at a hole."""
+    """Literal bytes, PIECE at most, and Extents of the dump's file, in the order they are sent in; FaultError at a hole."""
     for head, start, stop in parts:
         if head:
             yield memoryview(head)
@@ -37,8 +37,8 @@ def pieces(layout: Layout, parts: Iterable[Part], *, fill: bool) -> Iterator[mem
 
 def _extents(start: int, stop: int) -> Iterator[Extent]:
     last = max(start, stop - COPIED)
-    for at in range(start, last, PIECE):
-        yield Extent(at, min(PIECE, last - at))
+    if start < last:
+        yield Extent(start, last - start)
     yield Extent(last, stop - last)
 
 

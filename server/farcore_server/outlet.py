@@ -16,7 +16,7 @@ from farcore_server.body import PIECE
 from farcore_server.opened import Opened
 
 # What the kernel may hold unsent of one connection; the rest of a slow reader's megabytes stays in the file.
-UNSENT: Final = 1024 << 10
+UNSENT: Final = 512 << 10
 
 
 class Outlet:

@@ -43,7 +43,6 @@ async def send(request: web.Request, response: web.StreamResponse, opened: Opene
             turn += max(len(piece), LEAST)
         elif piece.length > COPIED and not opened.residency.blind:
             await push(request, response, opened, piece)
-            turn += piece.length
         else:
             turn += max(await _copy(request, response, opened, piece), LEAST)
         if turn >= PIECE:
@@ -70,11 +69,12 @@ async def _push(request: web.Request, response: web.StreamResponse, opened: Open
 async def _lend(request: web.Request, response: web.StreamResponse, opened: Opened, piece: Extent) -> int:
     at, end = piece.offset, piece.offset + piece.length
     while at < end:
-        await opened.residency.bring(at, end - at)
+        await opened.residency.bring(at, min(PIECE, end - at))
         opened.demand_unchanged()
-        content = opened.source.lend(at, end - at)
+        content = opened.source.lend(at, min(PIECE, end - at))
         # aiohttp waits for the transport once more than 64 KiB are under way, and ours keeps nothing back.
         await response.write(content)
+        await asyncio.sleep(0)
         at += len(content)
     return piece.length
 
@@ -84,6 +84,8 @@ async def _copy(request: web.Request, response: web.StreamResponse, opened: Open
         content = await opened.residency.read(at, min(COPIED, piece.offset + piece.length - at))
         opened.demand_unchanged()
         await response.write(content)
+        if at % PIECE < COPIED:
+            await asyncio.sleep(0)
     return piece.length
 
 

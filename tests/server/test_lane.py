@@ -316,6 +316,22 @@ def test_of_two_requests_in_a_chunk_the_second_has_no_permission_of_the_firsts(a
         assert asked.server.answer().status == status
 
 
+def test_what_comes_while_another_is_answered_gains_nothing_by_that_ones_permission(asked: Asked) -> None:
+    # Longer than a lane's answers are: a handler sends it, and has not ended when the next request is there.
+    with Connection(asked.warm.url) as server:
+        server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        server.send(asked.chunk(0, len(asked.content) - 1))
+        head = server.answer_head()
+        server.send(asked.chunk(0, 9, token=None))
+        time.sleep(MOMENT)
+        server.read(int(head.get("Content-Length") or 0))
+        assert server.answer().status == 401
+        for _ in range(3):
+            time.sleep(MOMENT)
+            server.send(asked.chunk(5, 14, token=None))
+            assert server.answer().status == 401
+
+
 @pytest.mark.parametrize("pause", [0, MOMENT])
 def test_a_request_in_pieces_is_one_request(asked: Asked, pause: float) -> None:
     asked.arm()
