@@ -6,6 +6,7 @@ A lane answers where no handler has prepared an answer (tests/warm.py).
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import os
 import shutil
@@ -34,7 +35,7 @@ from tests.served import listed, slow
 from tests.warm import Warm, warmed
 
 NATIVE = ("--host-arch", "x86_64", "--workers", "1")
-MEMORY = os.urandom(3 << 20)
+MEMORY = os.urandom(8 << 20)  # more than the kernel takes for who does not read
 BASE = 0x100000
 # Either side of where a lane changes how it sends: one call, two, and what it leaves to a handler.
 LENGTHS = (1, 2, 4095, 4096, 32767, 32768, 32769, 65536, 262_147, (1 << 20) - 1, 1 << 20)
@@ -316,20 +317,69 @@ def test_of_two_requests_in_a_chunk_the_second_has_no_permission_of_the_firsts(a
         assert asked.server.answer().status == status
 
 
-def test_what_comes_while_another_is_answered_gains_nothing_by_that_ones_permission(asked: Asked) -> None:
-    # Longer than a lane's answers are: a handler sends it, and has not ended when the next request is there.
-    with Connection(asked.warm.url) as server:
+@dataclass(slots=True)
+class Busy:
+    """A connection on which a handler sends the whole dump, and cannot end before it is read."""
+
+    asked: Asked
+    server: Connection
+
+    def begin(self, *fields: str) -> None:
+        """Ask for it, and take no more than the head of its answer."""
+        self.server.send(self.asked.chunk(0, len(self.asked.content) - 1, *fields))
+        assert self.server.answer_head().status == 206
+        assert under_way(self.server.socket) < len(self.asked.content)
+
+    def end(self) -> None:
+        """Read it."""
+        assert self.server.read(len(self.asked.content)) == self.asked.content
+
+
+@pytest.fixture
+def busy(asked: Asked) -> Iterator[Busy]:
+    with Connection(asked.warm.url, timeout=5) as server:
+        server.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
-        server.send(asked.chunk(0, len(asked.content) - 1))
-        head = server.answer_head()
-        server.send(asked.chunk(0, 9, token=None))
+        yield Busy(asked, server)
+
+
+def test_what_comes_while_another_is_answered_gains_nothing_by_that_ones_permission(busy: Busy, asked: Asked) -> None:
+    busy.begin()
+    busy.server.send(asked.chunk(0, 9, token=None))
+    time.sleep(0.1)
+    busy.end()
+    assert busy.server.answer().status == 401
+    for _ in range(3):
         time.sleep(MOMENT)
-        server.read(int(head.get("Content-Length") or 0))
-        assert server.answer().status == 401
-        for _ in range(3):
-            time.sleep(MOMENT)
-            server.send(asked.chunk(5, 14, token=None))
-            assert server.answer().status == 401
+        busy.server.send(asked.chunk(5, 14, token=None))
+        assert busy.server.answer().status == 401
+
+
+def test_what_a_lane_could_answer_waits_for_what_was_asked_before(busy: Busy, asked: Asked) -> None:
+    asked = dataclasses.replace(asked, server=busy.server)
+    asked.arm()
+    busy.begin()
+    busy.server.send(asked.chunk(5, 14))
+    time.sleep(0.1)
+    busy.server.send(asked.chunk(25, 34))
+    time.sleep(0.1)
+    busy.end()
+    assert busy.server.answer().body == asked.content[5:15]
+    assert busy.server.answer().body == asked.content[25:35]
+    assert asked.ask(0, 9).body == asked.content[:10]
+
+
+def test_a_body_is_not_taken_for_what_a_lane_could_answer(busy: Busy, asked: Asked) -> None:
+    asked = dataclasses.replace(asked, server=busy.server)
+    asked.arm()
+    inner = asked.chunk(0, 9)
+    busy.begin(f"Content-Length: {len(inner)}")
+    busy.server.send(inner)
+    time.sleep(0.1)
+    busy.end()
+    cpu = time.process_time()
+    assert asked.ask(5, 14).body == asked.content[5:15]
+    assert time.process_time() - cpu < 1
 
 
 @pytest.mark.parametrize("pause", [0, MOMENT])

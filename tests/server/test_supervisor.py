@@ -29,13 +29,14 @@ def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 
 def work(number, life):
-    say("started", os.getpid(), time.monotonic())
     if how == "broken" and number == 0:
+        say("started", os.getpid(), time.monotonic(), number)
         raise ValueError("out of order")
     counts = Metrics(rows, number)
     counts.count("vmcore", 200, 0)
     counts.connections = 5
     counts.ready(3, 1)
+    say("started", os.getpid(), time.monotonic(), number)
     if how == "fragile":
         time.sleep(0.2)  # so that it is seen to be ready
         os._exit(7)
@@ -140,7 +141,9 @@ def test_a_signal_ends_the_workers_and_then_the_supervisor_with_0(two: Supervise
 
 
 def test_a_killed_worker_is_replaced_and_goes_on_counting_in_its_row(two: Supervised) -> None:
-    victim, other = two.started()
+    # By their numbers: which of the two starts first is the system's choice, and "stop" tells the row of number 0.
+    numbered = {words.split()[2]: int(words.split()[0]) for words in two.said("started")}
+    victim, other = numbered["0"], numbered["1"]
     os.kill(victim, signal.SIGKILL)
     two.until(lambda: len(two.started()) == 3)
     new = two.started()[2]
