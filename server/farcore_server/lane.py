@@ -37,7 +37,7 @@ def usable() -> bool:
 class Lane(RequestHandler):
     """A RequestHandler that may hold one Grant."""
 
-    __slots__ = ("_batch", "_clean", "_grant", "_pattern", "_quiet", "_sender", "held", "late", "outlet")
+    __slots__ = ("_batch", "_clean", "_grant", "_pattern", "_plain", "_quiet", "_sender", "held", "late", "outlet")
 
     def __init__(self, manager: web.Server, batch: Batch, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
@@ -47,6 +47,8 @@ class Lane(RequestHandler):
         self._pattern: bytes | None = None
         # Whether each chunk so far was one whole request: after any other, aiohttp's parser may hold the start of one.
         self._clean = True
+        # Whether the request under way at aiohttp has armed us, so that it has no body.
+        self._plain = False
         # Whether an answer of ours is in the batch, or partly sent; what came too early waits until it is out.
         self.held = False
         self.late: list[bytes] = []
@@ -85,7 +87,7 @@ class Lane(RequestHandler):
             if idle and self._repeat(grant, data):
                 return
             # A quick client asks again before aiohttp has come back from its last answer: soon it will be idle.
-            if self._clean and waiter is None and self._request_in_progress and not self._messages and grant.wanted(data):
+            if self._clean and self._plain and waiter is None and not self._messages and grant.wanted(data):
                 self._wait(data)
                 return
         self._pass_on(data, alone=idle or (self._clean and self._request_count == 0))
@@ -97,6 +99,7 @@ class Lane(RequestHandler):
     def log_access(self, *arguments: Any) -> None:
         """What aiohttp does last with a request; then it waits for the next, and what is late is no longer early."""
         super().log_access(*arguments)
+        self._plain = False  # nobody would wake what comes too early from now on
         if self.late:
             self._loop.call_soon(self._when_idle)
 
@@ -107,7 +110,7 @@ class Lane(RequestHandler):
             self._loop.call_soon(self._when_idle)
 
     def _pass_on(self, data: bytes, *, alone: bool) -> None:
-        before = self._request_count
+        before, self._plain = self._request_count, False
         super().data_received(data)
         self._clean = self._clean and data.find(END) == len(data) - len(END) and self._request_count == before + 1
         self._pattern = data if alone and self._clean else None
@@ -134,7 +137,7 @@ class Lane(RequestHandler):
 
     def arm(self, grant: Grant) -> None:
         """Repeat this from now on."""
-        self._grant = grant
+        self._grant, self._plain = grant, True
 
     def _repeat(self, grant: Grant, chunk: bytes) -> bool:
         """Whether the chunk is answered here; False leaves it, whole and unanswered, to aiohttp."""

@@ -50,7 +50,7 @@ class Settings:
 
     paths: tuple[str, ...] = field(
         default=(),
-        metadata=_set_by(DUMP_PATH, "Dump files, directories to search, /proc/vmcore, or raw RAM as FILE@ADDRESS.", ":"),
+        metadata=_set_by(DUMP_PATH, "Dump files, directories to search, or /proc/vmcore.", ":"),
     )
     listen: Listen = field(
         default=Listen("127.0.0.1", 8787),
