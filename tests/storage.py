@@ -36,6 +36,13 @@ MNT_FORCE, MNT_DETACH = 1, 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
+def drop(path: Path) -> None:
+    """Have the kernel forget what it has of a file, but for what somebody has mapped or is just sending."""
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+
+
 @dataclass(slots=True, eq=False)
 class Disk:
     """Serves ``below``; a dump is to be found in ``folder``, and what the kernel remembers of it also by ``backing``.
@@ -51,6 +58,11 @@ class Disk:
     reads: int = 0
     backing: Path = Path("/dev/null")
     _nodes: dict[int, int] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Have the kernel forget the dumps: the next reads reach the disk."""
+        for path in (*self.folder.glob("vmcore*"), self.backing):
+            drop(path)
 
     def run(self) -> None:
         """Answer the kernel until the filesystem is unmounted."""

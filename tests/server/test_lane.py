@@ -9,7 +9,6 @@ import asyncio
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -31,7 +30,9 @@ from tests.elfwriter import Dump, load, note
 from tests.http1 import Answer, Connection, CutError
 from tests.live import Live, Serve
 from tests.processes import pids, stopped, under_way
+from tests.requires import requires
 from tests.served import listed, slow
+from tests.storage import disk_filesystem
 from tests.warm import Warm, warmed
 
 NATIVE = ("--host-arch", "x86_64", "--workers", "1")
@@ -353,6 +354,27 @@ def test_what_comes_while_another_is_answered_gains_nothing_by_that_ones_permiss
         time.sleep(MOMENT)
         busy.server.send(asked.chunk(5, 14, token=None))
         assert busy.server.answer().status == 401
+
+
+def test_what_comes_while_a_dump_is_opened_gains_nothing_by_the_firsts_permission(folder: Path, tmp_path: Path) -> None:
+    alice = tokens.add(tmp_path / "tokens", "alice")
+    with (
+        disk_filesystem(folder, tmp_path) as shown,
+        warmed(shown.folder, token_file=tmp_path / "tokens") as warm,
+        Connection(warm.url) as server,
+    ):
+        asked = Asked(warm, server, links(warm, alice)["vmcore"], shown.folder / "vmcore", alice, alice)
+        shown.forget()
+        shown.delay = 0.3
+        server.send(asked.chunk(0, 9))
+        time.sleep(0.1)
+        server.send(asked.chunk(0, 9, token=None))
+        shown.delay = 0
+        assert [server.answer().status for _ in range(2)] == [206, 401]
+        for _ in range(3):
+            time.sleep(MOMENT)
+            server.send(asked.chunk(5, 14, token=None))
+            assert server.answer().status == 401
 
 
 def test_what_a_lane_could_answer_waits_for_what_was_asked_before(busy: Busy, asked: Asked) -> None:
@@ -781,19 +803,18 @@ def certificate(tmp_path: Path) -> Path:
     return tmp_path / "cert.pem"
 
 
-@pytest.mark.tools
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
-@pytest.mark.parametrize("tls", [False, True])
-def test_without_uvloop_or_with_tls_every_answer_is_a_handlers(folder: Path, certificate: Path, tls: bool) -> None:
-    context = None
+@pytest.mark.parametrize("tls", [False, pytest.param(True, marks=requires("openssl"))])
+def test_without_uvloop_or_with_tls_every_answer_is_a_handlers(folder: Path, request: pytest.FixtureRequest, tls: bool) -> None:
+    context = trusting = None
     if tls:
+        certificate: Path = request.getfixturevalue("certificate")
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate, certificate.with_name("key.pem"))
+        trusting = ssl.create_default_context(cafile=str(certificate))
     loop_factory = uvloop.new_event_loop if tls else asyncio.new_event_loop
     with warmed(folder, tls=context, loop_factory=loop_factory) as warm:
         server = Connection(warm.url)
-        if tls:
-            trusting = ssl.create_default_context(cafile=str(certificate))
+        if trusting is not None:
             server.socket = trusting.wrap_socket(server.socket, server_hostname="127.0.0.1")
         with server:
             link = listed(server)["vmcore"]["links"]["self"]

@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -228,6 +229,22 @@ def test_fifty_clients_that_read_nothing_cost_little_and_hold_up_nobody(place: P
     assert held <= 50 * MEMORY_EACH
     assert sorted(waits)[-3] < 0.1
     assert used < 0.25
+    place.demand_alive()
+
+
+@pytest.mark.parametrize("name", ["large", "whole"])
+def test_clients_that_ask_for_ever_and_read_nothing_are_not_listened_to(place: Place, name: str) -> None:
+    requests = f"GET {place.link}/vmcore HTTP/1.1\r\nHost: localhost\r\nRange: bytes=0-9\r\n\r\n".encode() * 1000
+    before = private(place.live)
+    servers = read_nothing(place, WAYS[name], 4)
+    for server in servers:
+        server.socket.settimeout(0.3)
+        with suppress(TimeoutError):
+            for _ in range(400):
+                server.send(requests)
+        server.close()
+        # Of 40 MB; what has come is parsed in pieces of 256 KiB, and then nothing more is read.
+        assert private(place.live) - before < 4 << 20
     place.demand_alive()
 
 

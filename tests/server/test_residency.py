@@ -24,7 +24,7 @@ from tests.elfwriter import Dump, load
 from tests.http1 import Connection, CutError
 from tests.live import Live, Serve
 from tests.served import listed
-from tests.storage import Disk, disk, disk_filesystem
+from tests.storage import Disk, disk, disk_filesystem, drop
 
 NATIVE = ("--host-arch", "x86_64", "--workers", "1")
 SIZE = 8 << 20
@@ -45,13 +45,6 @@ def in_memory(path: Path) -> list[bool]:
         assert _LIBC.mincore(ctypes.c_void_p(pages.ctypes.data), ctypes.c_size_t(len(pages)), found) == 0
         del pages
         return [bool(page & 1) for page in found]
-
-
-def drop(path: Path) -> None:
-    """Have the kernel forget what it has of a file."""
-    fd = os.open(path, os.O_RDONLY)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
 
 
 def residency(path: Path) -> Residency:
@@ -156,13 +149,6 @@ def ext4(folder: Path, tmp_path: Path) -> Iterator[Disk]:
         yield shown
 
 
-def forget(shown: Disk) -> Path:
-    """The dump on the slow disk, none of it in memory."""
-    path = shown.folder / "vmcore"
-    drop(path)
-    return path
-
-
 async def longest_turn(task: asyncio.Task[object]) -> float:
     """The longest that anything else had to wait until the task was done, in seconds."""
     longest, last = 0.0, time.monotonic()
@@ -173,7 +159,8 @@ async def longest_turn(task: asyncio.Task[object]) -> float:
 
 
 async def test_a_slow_disk_stalls_no_loop(ext4: Disk) -> None:
-    found = residency(forget(ext4))
+    ext4.forget()
+    found = residency(ext4.folder / "vmcore")
     ext4.delay = DELAY
     for at, way in ((1 << 20, "read"), (4 << 20, "bring")):
         begun = time.monotonic()
@@ -200,8 +187,8 @@ async def test_without_rwf_nowait_every_read_is_a_threads(fuse: Disk) -> None:
 
 
 async def test_a_disk_that_fails_is_a_fault_wherever_the_bytes_were_looked_for(ext4: Disk) -> None:
-    path = forget(ext4)
-    found = residency(path)
+    ext4.forget()
+    found = residency(ext4.folder / "vmcore")
     ext4.broken = range(1 << 40)
     with pytest.raises(FaultError) as caught:
         await found.read(1 << 20, 4096)
@@ -210,8 +197,7 @@ async def test_a_disk_that_fails_is_a_fault_wherever_the_bytes_were_looked_for(e
     assert await found.read(1 << 20, 4096) == CONTENT[1 << 20 : (1 << 20) + 4096]
     # In memory a moment ago, and now neither there nor on the disk.
     assert found.read_now(1 << 20, 4096) is not None
-    drop(path)
-    drop(ext4.backing)
+    ext4.forget()
     ext4.broken = range(1 << 40)
     with pytest.raises(FaultError) as caught:
         await found.read(1 << 20, 4096)
@@ -238,14 +224,9 @@ class Two:
         self.live: Live = serve(shown.folder, *NATIVE)
         with Connection(self.live.url) as server:
             self.link = listed(server)["vmcore"]["links"]["self"]
-            self.forget()
+            shown.forget()
             server.get(f"{self.link}/vmcore", Range="bytes=0-65535")
             server.get(f"{self.link}/vmcore", Range="bytes=0-65535")
-
-    def forget(self) -> None:
-        """None of the dump is in memory."""
-        for path in (self.shown.folder / "vmcore", self.shown.backing):
-            drop(path)
 
     def ask(self, server: Connection, start: int, length: int) -> None:
         server.ask("GET", f"{self.link}/vmcore", {"Range": f"bytes={start}-{start + length - 1}"})
@@ -327,7 +308,7 @@ def test_a_disk_that_fails_where_it_had_been_read_ends_its_answers_and_nothing_e
                     with Connection(two.live.url) as fresh:  # no lane, which would map them
                         two.ask(fresh, start, length)
                         two.check(fresh, start, length)
-                two.forget()
+                two.shown.forget()
                 pages = in_memory(two.shown.folder / "vmcore")[start // PAGE : (start + length) // PAGE]
                 dropped.append(not any(pages))
                 two.shown.broken = range(1 << 40)
