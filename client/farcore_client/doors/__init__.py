@@ -1,0 +1,1 @@
+"""What unmodified tools connect to: crash, gdb, drgn, FUSE."""
