@@ -18,6 +18,7 @@ test: lint types ## all tests that need no other program
 
 test-tools: .venv/.dev .venv/.tools ## the tests against real programs; installs those (as root), and fails without them
 	$(BIN)/python -m tests.requires
+	$(BIN)/python -m tests.realdumps
 	FARCORE_REQUIRE_TOOLS=1 $(BIN)/pytest -m tools
 
 lint: .venv/.dev ## style, format, and which package may import which
@@ -36,7 +37,7 @@ bench: .venv/.dev ## farcore beside nginx, in 20 minutes; needs nginx, gcc and l
 	$(BIN)/python -m benchmarks
 
 clean: ## removes all that was made here
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # One stamp an extra of pyproject.toml: dev, tools, fuzz.

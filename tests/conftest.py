@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from tests import requires
 from tests.live import Live, Serve, farcored
+from tests.realdumps import RealDumps, folder
 from tests.samples import unpack
 
 # Examples take what they take: the machines are small and shared, and a slow one is not a wrong one.
@@ -27,6 +28,12 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The path of an unpacked real dump, by its name (tests.samples.SAMPLES); not to be written to."""
     folder = tmp_path_factory.mktemp("samples")
     return lambda name: unpack(name, folder)
+
+
+@pytest.fixture(scope="session")
+def real_dumps() -> RealDumps:
+    """Real dumps with the programs that read them, by name (tests.realdumps.FILES); puts a test into the tier ``tools``."""
+    return RealDumps(folder())
 
 
 @pytest.fixture

@@ -53,6 +53,7 @@ class Tool:
 TOOLS = {
     tool.name: tool
     for tool in (
+        Tool("crash", "crash"),
         Tool("curl", "curl"),
         Tool("drgn", python=sys.executable),
         Tool("gdb", "gdb"),
@@ -74,8 +75,10 @@ class ToolTests:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """What requires a tool is in the tier ``tools``, before -m selects."""
+        """What requires a tool or a real dump is in the tier ``tools``, before -m selects."""
         for item in items:
+            if "real_dumps" in getattr(item, "fixturenames", ()):
+                item.add_marker("tools")
             for name in _needs(item):
                 if name not in TOOLS:
                     raise pytest.UsageError(f"{item.nodeid} requires {name!r}, which is not in tests/requires.py")
