@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 READY = re.compile(r"^farcored: serving .* on (https?://\S+)$", re.MULTILINE)
 STARTS_WITHIN = 30.0  # seconds; a busy machine takes several for the imports alone
@@ -45,16 +45,17 @@ Serve = Callable[..., Live]
 def farcored(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> Iterator[Live]:
     """``farcored serve ARGUMENTS --listen 127.0.0.1:0`` for the time of the body, then SIGTERM; it must end with 0.
 
-    The body may stop it first. What the server wrote to stderr becomes the test's own, which pytest shows if it fails.
+    The body may stop it first. What it remembers goes with it, unless ``environment`` has a STATE_DIRECTORY. What the server
+    wrote to stderr becomes the test's own, which pytest shows if it fails.
     """
     script = Path(sys.executable).with_name("farcored")
-    with NamedTemporaryFile(prefix="farcored-", suffix=".stderr") as log:
+    with TemporaryDirectory(prefix="farcored-") as state, NamedTemporaryFile(prefix="farcored-", suffix=".stderr") as log:
         process = subprocess.Popen(
             [script, "serve", *arguments, "--listen", "127.0.0.1:0"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "STATE_DIRECTORY": state, **(environment or {})},
         )
         live = Live("", process, Path(log.name))
         try:

@@ -19,6 +19,7 @@ from farcore_server.dump import Dump
 from farcore_server.inspection import Rules, inspect
 from farcore_server.opened import Opened
 from farcore_server.search import Place, search
+from farcore_server.state import State
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -37,11 +38,12 @@ class _Stamp(NamedTuple):
 
 
 class Catalogue:
-    """All dumps below ``paths``. Everything but ``scan`` belongs to the event loop's thread."""
+    """All dumps below ``paths``, and what is remembered of them. All but ``scan`` and ``state`` is for the loop's thread."""
 
-    def __init__(self, paths: Iterable[str], rules: Rules) -> None:
+    def __init__(self, paths: Iterable[str], rules: Rules, state: State | None = None) -> None:
         self.paths = tuple(paths)
         self.rules = rules
+        self.state = state or State(None)
         self.dumps: dict[str, Dump] = {}
         self._seen: dict[str, tuple[_Stamp | None, Dump | None]] = {}
         self._open: OrderedDict[str, Opened] = OrderedDict()

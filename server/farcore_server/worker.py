@@ -28,6 +28,7 @@ from farcore_server.inspection import Rules
 from farcore_server.lane import Lane, usable
 from farcore_server.metrics import Metrics
 from farcore_server.settings import Settings
+from farcore_server.state import State, directory_of
 from farcore_server.supervisor import SIGNALS
 from farcore_server.tls import ssl_context
 from farcore_server.tokens import TokenFile
@@ -54,7 +55,7 @@ class Serving:
     async def of(cls, settings: Settings, counts: Metrics) -> Self:
         """Ready to serve: the directories have been searched."""
         host, policy = settings.arch_rules()
-        catalogue = Catalogue(settings.paths, Rules(host, policy, settings.map_limit))
+        catalogue = Catalogue(settings.paths, Rules(host, policy, settings.map_limit), State(directory_of(os.environ)))
         access = Access(TokenFile(settings.token_file) if settings.token_file else None, settings.own_hosts)
         await asyncio.to_thread(catalogue.scan)
         runner = web.AppRunner(make_app(catalogue, access, counts))
