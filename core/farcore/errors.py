@@ -58,5 +58,9 @@ class FrameError(FarcoreError, ValueError):
     """Bytes that are not the batch of pages, or the answer to one, that they should be; what they held is not to be used."""
 
 
+class BadProfileError(FarcoreError, ValueError):
+    """Bytes that are not a profile of what sessions read."""
+
+
 class SettingsError(FarcoreError, ValueError):
     """A flag, an environment variable or a line of the configuration that cannot be taken."""
