@@ -93,6 +93,20 @@ class PageTables:
                     return int(paddr + vaddr - start)
         raise FaultError(address=vaddr, length=1, space="virtual", kind="absent")
 
+    def lowest(self) -> tuple[int, int] | None:
+        """The lowest kernel address that is mapped, and the physical one; None where the tables do not lead to any."""
+        table, base = self.top, self.format.base
+        for level, shift in enumerate(self.format.shifts):
+            entries, bases = self._entries(np.array([table], np.uint64), np.array([base], np.uint64), level)
+            valid = np.flatnonzero(entries & _VALID)
+            if not len(valid):
+                return None
+            entry, base = entries[valid[:1]], int(bases[valid[0]])
+            table = int(entry[0]) & self.format.address
+            if self._is_memory(entry, level)[0]:
+                return base, table & -(1 << shift)
+        return None
+
     def walk(self, low: int, high: int) -> Mappings:
         """What [low, high) of kernel addresses maps to: an array of MAPPING, ascending; whole pages, one batch read a level.
 
