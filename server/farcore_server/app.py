@@ -19,6 +19,7 @@ from farcore_server.metrics import Metrics
 from farcore_server.page import page
 from farcore_server.pages import Batches
 from farcore_server.problem import problem_middleware
+from farcore_server.profiles import Profiles
 from farcore_server.resources import Resources
 
 # A page shows so many PT_LOADs, and refers to the JSON for the rest.
@@ -79,6 +80,7 @@ def make_app(catalogue: Catalogue, access: Access, counts: Metrics) -> web.Appli
     app = web.Application(middlewares=[_counting(counts), problem_middleware, access_middleware(access)])
     app.on_response_prepare.append(_sign)
     pages, resources = Pages(catalogue, counts), Resources(catalogue, access, counts)
+    profiles = Profiles(catalogue.state)
     dump = "/v1/dumps/{id}"
     app.add_routes(
         [
@@ -89,6 +91,8 @@ def make_app(catalogue: Catalogue, access: Access, counts: Metrics) -> web.Appli
             web.get(f"{dump}/stored", resources.stored, name="stored"),
             web.get(f"{dump}/memory/physical", resources.physical, name="physical"),
             web.post(f"{dump}/pages", Batches(catalogue, counts).pages, name="pages"),
+            web.get("/v1/profiles/{build_id}", profiles.get, name="profile"),
+            web.put("/v1/profiles/{build_id}", profiles.put, name="profile"),
             web.get("/healthz", pages.healthz, name="healthz"),
             web.get("/readyz", pages.readyz, name="readyz"),
             web.get("/metrics", pages.metrics, name="metrics"),

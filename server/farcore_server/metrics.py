@@ -29,6 +29,7 @@ ROUTES: Final = (
     "stored",
     "physical",
     "pages",
+    "profile",
     "healthz",
     "readyz",
     "metrics",

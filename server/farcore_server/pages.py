@@ -30,6 +30,7 @@ from farcore_server.lookup import lookup
 from farcore_server.metrics import Metrics
 from farcore_server.opened import Opened
 from farcore_server.problem import Problem
+from farcore_server.upload import upload
 
 # Reads and holes of an answer. 1 GiB of a dump of 70,000 PT_LOADs has 140,000 at most.
 MAX_CELLS: Final = 1 << 20
@@ -179,23 +180,17 @@ async def _batch(request: web.Request) -> Batch:
     if request.content_type != frames.MEDIA_TYPE or "Content-Encoding" in request.headers:
         detail = f"Send the batch as `Content-Type: {frames.MEDIA_TYPE}`, without a Content-Encoding."
         raise Problem(415, "not-a-batch", "Not a batch of pages", detail, headers={"Accept-Post": frames.MEDIA_TYPE})
+    body = await upload(request, MAX_BODY)
+    if body is None:
+        raise _too_much(f"A batch has at most {MAX_ITEMS:,} items, in {MAX_BODY:,} bytes")
     try:
-        batch = Batch.parse(await _body(request))
+        batch = Batch.parse(body)
     except FrameError as error:
         members = {"versions": [frames.VERSION]}
         raise Problem(400, "bad-batch", "Not a batch that can be answered", f"{error}.", members=members) from error
     if batch.total > MAX_TOTAL:
         raise _too_much(f"These ranges are {batch.total:,} bytes; an answer has at most {MAX_TOTAL:,}")
     return batch
-
-
-async def _body(request: web.Request) -> bytearray:
-    body = bytearray()
-    async for received in request.content.iter_any():
-        body += received
-        if len(body) > MAX_BODY:
-            raise _too_much(f"A batch has at most {MAX_ITEMS:,} items, in {MAX_BODY:,} bytes")
-    return body
 
 
 def _too_much(reason: str) -> Problem:
