@@ -54,6 +54,10 @@ class SourceChangedError(FarcoreError, OSError):
     """What holds the bytes is no longer what was opened: truncated, replaced or written to."""
 
 
+class NoLogError(FarcoreError, LookupError):
+    """A dump whose kernel log cannot be found, or is no log where it should be; the text says what is missing."""
+
+
 class FrameError(FarcoreError, ValueError):
     """Bytes that are not the batch of pages, or the answer to one, that they should be; what they held is not to be used."""
 
