@@ -11,7 +11,7 @@ FaultKind = Literal["absent", "excluded", "unreadable"]
 _WHY: Final[dict[FaultKind, str]] = {
     "absent": "absent: nothing in the dump describes them",
     "excluded": "excluded: the dump's writer left them out",
-    "unreadable": "unreadable: the storage failed",
+    "unreadable": "unreadable: the storage failed, or what it holds is damaged",
 }
 
 

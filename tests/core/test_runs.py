@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from farcore.layout import Layout
-from farcore.runs import U64, Kind, Run, Runs, paint
+from farcore.runs import U64, Kind, Run, Runs, compose, paint
 
 # start, length, kind, offset
 Piece = tuple[int, int, Kind, int]
@@ -156,3 +156,12 @@ def test_70_000_pieces_however_much_they_overlap_are_painted_right(longest: int)
     data = kind[seen] == Kind.DATA
     found = runs.offset[run] + (position - runs.start[run])
     assert np.array_equal(found[data], (offset[seen] + (position - start[seen]))[data])
+
+
+@given(pieces, pieces)
+def test_runs_over_runs_lead_where_both_lead_one_after_the_other(outer: list[Piece], inner: list[Piece]) -> None:
+    through = cells(inner) + [(Kind.ABSENT, 0)] * ROOM
+    expected = [through[offset] if kind is Kind.DATA else (kind, 0) for kind, offset in cells(outer)]
+    composed = compose(runs_of(outer), runs_of(inner))
+    assert spread(list(composed.walk(0, ROOM))) == expected
+    assert (composed.stop[:-1] <= composed.start[1:]).all()

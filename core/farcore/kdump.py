@@ -1,0 +1,296 @@
+"""Kdump: a kdump-compressed dump as physical memory: the position is the physical address, pages are decompressed on demand.
+
+A set that makedumpfile --split wrote is one Kdump over its parts: each has all of the bitmaps, and the descriptors of its
+own frames alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, pairwise
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from farcore import codecs
+from farcore.diskdump import INCOMPLETE, Diskdump
+from farcore.errors import BadDumpError, FaultError, FaultKind
+from farcore.layout import Layout, absent, fault
+from farcore.pagecache import Page, PageCache
+from farcore.pagemap import Frames, PageMap
+from farcore.runs import Kind
+from farcore.source import Extent, Source
+
+# Pages that are read and decompressed in one go: 1 MiB of 4 KiB pages.
+BATCH: Final = 256
+# Stored pages no further apart than this are read as one: a read costs as much as copying that many bytes.
+_GAP: Final = 4096
+_SPAN: Final = 4 << 20
+# Descriptors of a dump that was cut off, looked at in one go: 1.5 MiB.
+_SCAN: Final = 1 << 16
+# Lost stretches of an incomplete dump; a sound writer leaves one.
+MAX_LOST: Final = 1 << 16
+
+_numbers = count()
+
+# A page descriptor: offset and size of what is stored, and its flags.
+_Row = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """One file: frames from physical address ``start`` up to ``stop``; ``rank`` dumped frames of the set come before."""
+
+    below: Source
+    header: Diskdump
+    start: int
+    stop: int
+    rank: int
+
+    def descriptors(self, rank: int, number: int) -> npt.NDArray[np.void]:
+        """The page descriptors of ``number`` frames; FaultError where the file has them not."""
+        kind = _descriptor(self.header.data)
+        at = self.header.descriptors_at + (rank - self.rank) * kind.itemsize
+        return np.frombuffer(self.below.pread(at, number * kind.itemsize), kind)
+
+
+def _descriptor(data: str) -> np.dtype[np.void]:
+    order = "<" if data == "LE" else ">"
+    return np.dtype([("offset", f"{order}u8"), ("size", f"{order}u4"), ("flags", f"{order}u4"), ("page_flags", f"{order}u8")])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Index:
+    """What reading the bitmaps came to, worth keeping: the map, and for each part the dumped frames before it.
+
+    ``problems`` is a sentence for each thing that is missing: the dump is incomplete.
+    """
+
+    pages: PageMap
+    ranks: tuple[int, ...]
+    problems: tuple[str, ...] = ()
+
+
+class Kdump(Source):
+    """Physical memory by address; FaultError (absent, excluded; unreadable for a page that is damaged)."""
+
+    def __init__(self, parts: Sequence[Part], index: Index, cache: PageCache | None = None) -> None:
+        self.parts, self.index, self.pages = tuple(parts), index, index.pages
+        self.header = parts[0].header
+        self.block = self.header.block
+        self.size = self.pages.size
+        self._cache = cache or PageCache(0)
+        # Of this Kdump, in a cache that others share.
+        self._number = next(_numbers)
+
+    @classmethod
+    def open(cls, below: Sequence[Source], *, index: Index | None = None, cache: PageCache | None = None) -> Kdump:
+        """The dump in one file, or in all files of a set, in any order; BadDumpError where they are none.
+
+        ``index`` is that of the same files, where it was kept. What is missing is absent, and said in its ``problems``.
+        """
+        headers = sorted(((Diskdump.read(each), each) for each in below), key=lambda two: two[0].split or (0, 0))
+        first, source = headers[0]
+        for header, _ in headers[1:]:
+            if _set(header) != _set(first) or header.split is None:
+                raise BadDumpError("the files are not parts of one dump: name the parts of one set", term="diskdump")
+        whole = None if index is not None else PageMap.read(first, source)
+        parts = []
+        for i, (header, each) in enumerate(headers):
+            low, high = (header.base + frame * header.block for frame in header.split or (0, header.max_frame))
+            rank = index.ranks[i] if index is not None else whole.before(low) if whole is not None else 0
+            parts.append(Part(each, header, low, high, rank))
+        if whole is not None:
+            index = _index(parts, whole)
+        assert index is not None
+        return cls(parts, index, cache)
+
+    def layout(self) -> Layout:
+        """Physical memory, each byte at its own address here."""
+        return Layout("physical", self.size, self.pages.runs)
+
+    def pread(self, offset: int, length: int) -> memoryview:
+        """Exactly ``length`` bytes at physical address ``offset``."""
+        if offset < 0 or length < 0 or offset > self.size:
+            raise absent(offset, length, "physical")
+        stop = offset + length
+        if stop > self.size:
+            raise absent(self.size, stop - self.size, "physical")
+        for run in self.pages.runs.walk(offset, stop):
+            if run.kind is not Kind.DATA:
+                raise fault(run, "physical")
+        found: list[Page] = []
+        for frames in self._batches(offset, stop):
+            found += self._read(frames)
+        if not found:
+            return memoryview(b"")
+        lead = (offset - self.header.base) % self.block
+        if len(found) == 1:
+            return memoryview(found[0])[lead : lead + length].toreadonly()
+        found[0] = memoryview(found[0])[lead:]
+        found[-1] = memoryview(found[-1])[: (stop - self.header.base - 1) % self.block + 1]
+        return memoryview(b"".join(found))
+
+    def preadv(self, extents: Iterable[Extent]) -> list[memoryview]:
+        """One after the other: pages that several extents need are in the cache."""
+        return [self.pread(offset, length) for offset, length in extents]
+
+    def _batches(self, start: int, stop: int) -> Iterator[tuple[Part, Frames]]:
+        """What [start, stop) touches, by part, in batches."""
+        if start == stop:
+            return
+        for address, number, rank in self.pages.frames(start, stop):
+            end = address + number * self.block
+            for part in self.parts:
+                low, high = max(address, part.start), min(end, part.stop)
+                for at in range(low, high, BATCH * self.block):
+                    frames = min(BATCH, (high - at) // self.block)
+                    yield part, Frames(at, frames, rank + (at - address) // self.block)
+
+    def _read(self, wanted: tuple[Part, Frames]) -> list[Page]:
+        part, (address, number, rank) = wanted
+        try:
+            descriptors = part.descriptors(rank, number)
+        except FaultError as error:
+            raise self._fault(error, address, number) from error
+        # Pages that are all zeros share one descriptor's bytes (makedumpfile 1.7.2: write_kdump_pages_and_bitmap_cyclic).
+        rows: list[_Row] = list(zip(*(descriptors[name].tolist() for name in ("offset", "size", "flags")), strict=True))
+        pages: dict[_Row, Page] = {}
+        missing: dict[_Row, int] = {}
+        file = self.parts.index(part)
+        for i, row in enumerate(rows):
+            if row in pages or row in missing:
+                continue
+            page = self._cache.get((self._number, file, row))
+            if page is not None:
+                pages[row] = page
+            elif row[0] == 0:  # makedumpfile got no further
+                raise self._fault(None, address + i * self.block, 1, absent=True)
+            else:
+                missing[row] = address + i * self.block
+        for row, page in self._decompressed(part, missing):
+            pages[row] = page
+            # A long read goes on elsewhere: its pages would only drive out those that are read again and again.
+            if number < BATCH // 4:
+                self._cache.put((self._number, file, row), page)
+        return [pages[row] for row in rows]
+
+    def _decompressed(self, part: Part, missing: dict[_Row, int]) -> Iterator[tuple[_Row, Page]]:
+        """Stored pages, each with the physical address that it is needed for, to what they hold."""
+        for (_, size, _), address in missing.items():
+            if size > self.block:
+                raise self._fault(None, address, 1)
+        for span in _spans(sorted(missing)):
+            begin = span[0][0]
+            try:
+                stored = part.below.pread(begin, max(offset + size for offset, size, _ in span) - begin)
+            except FaultError as error:
+                raise self._fault(error, missing[span[0]], 1) from error
+            for row in span:
+                offset, size, flags = row
+                page: Page | None = stored[offset - begin : offset - begin + size]
+                if (decompress := codecs.decompressor(flags)) is not None:
+                    page = decompress(stored[offset - begin : offset - begin + size], self.block)
+                elif len(span) > 1:  # held in the cache, it would hold the whole span
+                    page = bytes(stored[offset - begin : offset - begin + size])
+                if page is None or len(page) != self.block:
+                    raise self._fault(None, missing[row], 1)
+                yield row, page
+
+    def _fault(self, error: FaultError | None, address: int, number: int, *, absent: bool = False) -> FaultError:
+        kind: FaultKind = "absent" if absent or (error is not None and error.kind == "absent") else "unreadable"
+        return FaultError(address=address, length=number * self.block, space="physical", kind=kind)
+
+
+def _set(header: Diskdump) -> tuple[object, ...]:
+    """What all parts of a set have in common."""
+    return header.bits, header.data, header.machine, header.block, header.max_frame, header.base, header.split is None
+
+
+def _index(parts: Sequence[Part], whole: PageMap) -> Index:
+    """What is left of the map that the bitmaps promise, by what the files really have."""
+    problems, lost = _gaps(parts, whole), list(_uncovered(parts, whole))
+    for part in parts:
+        lost += _lost(part, whole, problems)
+    return Index(whole.without(sorted(lost)), tuple(part.rank for part in parts), tuple(problems))
+
+
+def _uncovered(parts: Sequence[Part], pages: PageMap) -> Iterator[tuple[int, int]]:
+    """Ranks of the frames that no part of the set has."""
+    edges = [(0, 0), *((part.start, part.stop) for part in parts), (pages.size, pages.size)]
+    for (_, end), (start, _) in pairwise(edges):
+        if pages.before(end) < pages.before(start):
+            yield pages.before(end), pages.before(start)
+
+
+def _gaps(parts: Sequence[Part], pages: PageMap) -> list[str]:
+    """A sentence where parts are missing; BadDumpError where two claim the same frames."""
+    for one, other in pairwise(parts):
+        if one.stop > other.start:
+            raise BadDumpError("two parts of the set have the same page frames: name each part once", term="diskdump")
+    missing = sum(end - first for first, end in _uncovered(parts, pages))
+    if not missing:
+        return []
+    return [f"parts of the set are missing, and {missing:,} pages with them: put all parts into one directory"]
+
+
+def _lost(part: Part, pages: PageMap, problems: list[str]) -> list[tuple[int, int]]:
+    """Ranks of the frames whose descriptors or bytes a cut file has not; all are looked at if the last are lost."""
+    end = pages.before(part.stop)
+    if end <= part.rank or (not part.header.status & INCOMPLETE and _ends(part, end)):
+        return []
+    lost: list[tuple[int, int]] = []
+    for rank in range(part.rank, end, _SCAN):
+        number = min(_SCAN, end - rank)
+        bad = np.flatnonzero(np.diff(np.concatenate([[True], _sound(part, rank, number), [True]])))
+        for first, stop in (bad.reshape(-1, 2) + rank).tolist():
+            if lost and lost[-1][1] == first:
+                lost[-1] = lost[-1][0], stop
+            else:
+                lost.append((first, stop))
+        if len(lost) > MAX_LOST:
+            raise BadDumpError("its page descriptors lead nowhere: it is damaged, copy it again", term="diskdump")
+    if missing := sum(stop - first for first, stop in lost):
+        problems.append(f"{missing:,} of {end - part.rank:,} pages are past the end of the file: an incomplete dump")
+    return lost
+
+
+def _ends(part: Part, end: int) -> bool:
+    """Whether the file has the bytes of its last pages: the last of those that are not all the one page of zeros."""
+    for stop in range(end, part.rank, -_SCAN):
+        first = max(part.rank, stop - _SCAN)
+        if not _sound(part, first, stop - first).all():
+            return False
+        offsets = part.descriptors(first, stop - first)["offset"]
+        if (offsets != offsets[0]).any():
+            return True
+    return True
+
+
+def _sound(part: Part, rank: int, number: int) -> npt.NDArray[np.bool_]:
+    """Which of these frames have a descriptor that leads to bytes of the file."""
+    kind = _descriptor(part.header.data)
+    at = part.header.descriptors_at + (rank - part.rank) * kind.itemsize
+    here = max(0, min(number, (part.below.size - at) // kind.itemsize))
+    sound = np.zeros(number, np.bool_)
+    if here:
+        rows = part.descriptors(rank, here)
+        size = np.uint64(part.below.size)
+        sound[:here] = (
+            (rows["offset"] != 0) & (rows["offset"] < size) & (rows["size"] <= size - np.minimum(rows["offset"], size))
+        )
+    return sound
+
+
+def _spans(wanted: list[_Row]) -> Iterator[list[_Row]]:
+    """Neighbours in the file, in its order, as stretches that are read as one."""
+    span: list[_Row] = []
+    for row in wanted:
+        if span and (row[0] > span[-1][0] + span[-1][1] + _GAP or row[0] + row[1] - span[0][0] > _SPAN):
+            yield span
+            span = []
+        span.append(row)
+    if span:
+        yield span
