@@ -29,6 +29,13 @@ def resource(headers: Mapping[str, str]) -> Resource:
     return Resource(int(size), etag)
 
 
+def strong(etag: str) -> str:
+    """The ETag if it is a strong one; ProtocolError otherwise."""
+    if not _STRONG.fullmatch(etag):
+        raise ProtocolError("the server names no version of the dump (a strong ETag); is this the URL of a farcored?")
+    return etag
+
+
 def demand(status: int, headers: Mapping[str, str], wanted: Extent, version: Resource) -> None:
     """ProtocolError unless the answer is exactly ``wanted``, of this version and as it is; SourceChangedError for another."""
     if status != 206:

@@ -7,25 +7,28 @@ at, so that a token goes to the URL's own host and no other.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import aiohttp
 
-from farcore import __version__
-from farcore.errors import SettingsError, Space
+from farcore import __version__, frames
+from farcore.batch import Batch, Part
+from farcore.errors import SettingsError, SourceChangedError, Space
 from farcore.source import Extent
 from farcore_client import partial
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl, ServerUrl
-from farcore_client.errors import CutError, ProtocolError
+from farcore_client.errors import CutError, ProtocolError, RefusedError
 from farcore_client.partial import Resource
 from farcore_client.refusal import refusal
 from farcore_client.translation import translated
 
 Sink = Callable[[bytes], object]
+PartSink = Callable[[Iterable[Part]], object]
 
 CONNECT: Final = 15.0  # seconds: five SYNs
 # Seconds: a server may first compose a layout, or wake a disk.
@@ -35,6 +38,18 @@ MAX_JSON: Final = 128 << 20
 MAX_PROBLEM: Final = 16 << 10
 # What may wait in memory of a body: the socket is read in steps of 256 KiB at most.
 BUFFER: Final = 512 << 10
+
+
+# A server that is busy, or starts, or a proxy's word for one that is not there: the same question may be asked again.
+_LATER: Final = (429, 502, 503, 504)
+
+
+class Transfer(NamedTuple):
+    """What an answer took: seconds until its head came, seconds of its body, bytes of that."""
+
+    wait: float
+    seconds: float
+    size: int
 
 
 class Session:
@@ -109,6 +124,45 @@ class Session:
         if received < extent.length:
             raise CutError("the connection was cut", received=received, length=extent.length)
 
+    async def pages(self, path: str, batch: Batch, etag: str, sink: PartSink) -> Transfer:
+        """Give ``sink`` what the resource at ``path`` answers to ``batch``: checked, in order, as it comes.
+
+        SourceChangedError unless the dump is ``etag``; CutError for an answer that ends early, FrameError for a wrong one;
+        RefusedError with ``status`` 429, 502, 503 or 504 where asking again may help.
+        """
+        began = time.monotonic()
+        fields = {"Content-Type": frames.MEDIA_TYPE, "If-Match": etag}
+        async with self._answer("POST", path, fields, batch.pack()) as answer:
+            await self._demand_pages(answer, etag)
+            came = time.monotonic()
+            decoder = frames.Decoder(batch.total, zstd=batch.level is not None)
+            size = held = 0
+
+            def counted(parts: Iterable[Part]) -> Iterable[Part]:
+                nonlocal held
+                for part in parts:
+                    held += part.length
+                    yield part
+
+            while piece := await self._piece(answer, held, batch.total):
+                size += len(piece)
+                sink(counted(batch.split(decoder.feed(piece))))
+        if not decoder.complete:
+            raise CutError("the connection was cut", received=held, length=batch.total)
+        return Transfer(came - began, time.monotonic() - came, size)
+
+    async def _demand_pages(self, answer: aiohttp.ClientResponse, etag: str) -> None:
+        if answer.status in _LATER:
+            try:
+                await self._demand_success(answer)
+            except ProtocolError as error:
+                raise RefusedError(str(error), status=answer.status) from error
+        await self._demand_success(answer)
+        if answer.headers.get("ETag") != etag:
+            raise SourceChangedError("the dump's file has changed since it was first looked at; open it again in a few seconds")
+        if answer.status != 200 or answer.content_type != frames.MEDIA_TYPE:
+            raise ProtocolError(f"{self.server} answers a batch of pages with {answer.content_type}; is this a farcored?")
+
     async def _piece(self, answer: aiohttp.ClientResponse, received: int, length: int) -> bytes:
         # Empty at the end, whether the body was whole or not: the caller counts.
         try:
@@ -151,10 +205,11 @@ class Session:
 
     @asynccontextmanager
     async def _answer(
-        self, method: str, path: str, headers: Mapping[str, str] | None = None
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         # Not around the yield: an error of the caller's own (a full disk) is not the server's.
         with translated(self.server):
-            answer = await self._client.request(method, f"{self.server}{path}", headers=headers, allow_redirects=False)
+            asked = self._client.request(method, f"{self.server}{path}", headers=headers, data=body, allow_redirects=False)
+            answer = await asked
         async with answer:
             yield answer

@@ -1,0 +1,14 @@
+"""A dump on a server, read as if it were here: ``connect`` gives a RemoteDump, whose sources are cached, page by page.
+
+readahead, link     pure: what a read calls for; what the way to the server is worth
+cache, filing       pages in fixed memory; an answer, put there
+pages               what is here, what is on its way, who waits (any thread)
+courier, portal     requests, retries, lanes (one event loop in a thread)
+source, dump        the Sources, and what holds them together
+"""
+
+from farcore_client.remote.dump import Counts, RemoteDump, connect
+from farcore_client.remote.pages import Missed
+from farcore_client.remote.source import RemoteSource
+
+__all__ = ["Counts", "Missed", "RemoteDump", "RemoteSource", "connect"]

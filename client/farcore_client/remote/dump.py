@@ -1,0 +1,201 @@
+"""RemoteDump: a dump on a server, open: its description, its bytes as Sources under one page cache, what that has cost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import TracebackType
+from typing import Final, Self
+
+import numpy as np
+
+from farcore.batch import Space
+from farcore.elf import Elf
+from farcore.errors import SourceChangedError
+from farcore.layout import Layout, physical
+from farcore.runs import Kind
+from farcore.source import Extent, Source
+from farcore.space import PhysicalSpace
+from farcore_client.credentials import Credentials
+from farcore_client.dumpurl import DumpUrl
+from farcore_client.errors import ProtocolError, UnreachableError
+from farcore_client.fields import Fields
+from farcore_client.partial import strong
+from farcore_client.remote.cache import PageCache
+from farcore_client.remote.courier import Courier
+from farcore_client.remote.pages import Missed, Pages, places
+from farcore_client.remote.portal import Portal
+from farcore_client.remote.source import RemoteSource
+from farcore_client.session import Session
+from farcore_client.target import Target
+
+CACHE_BYTES: Final = 256 << 20
+_QUERY: Final = "?normalised"
+# Seconds without a byte from a server until a request is given up and made again.
+SILENCE: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What reading has cost: pages (4 KiB) found and missed, requests answered, bytes received, attempts that failed."""
+
+    hits: int
+    misses: int
+    prefetched: int
+    requests: int
+    received: int
+    failed: int
+
+
+class RemoteDump:
+    """Made by ``connect``; a context manager. Its sources may be read by any thread until ``close``.
+
+    ``vmcore``, ``stored``: by file position; ``physical``: by address. ``etag`` is the one version that is read: once the
+    dump is another, every read is SourceChangedError.
+    """
+
+    def __init__(
+        self, url: DumpUrl, dump: Fields, etag: str, portal: Portal, session: Session, pages: Pages, *, normalised: bool
+    ) -> None:
+        self.url, self.dump, self.etag = url, dump, etag
+        self._portal, self._session, self._pages = portal, session, pages
+        self._courier: Courier = portal.call(self._start(f"{url.path}/pages{_QUERY if normalised else ''}"))
+        pages.carrier = self._courier
+        self.vmcore: Source = RemoteSource(pages, "vmcore")
+        self.stored: Source = RemoteSource(pages, "stored")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @cached_property
+    def physical(self) -> Source:
+        """Physical memory: position = paddr. Of an ELF it is read through ``vmcore``, so that no page is fetched twice."""
+        if self._layout is None:
+            return RemoteSource(self._pages, "physical")
+        return PhysicalSpace(self.vmcore, self._elf)
+
+    def target(self) -> Target:
+        """Header, notes, VMCOREINFO and registers, over ``vmcore`` and ``physical``; BadDumpError as Target.open."""
+        return Target.open(self.vmcore, self.physical)
+
+    def prefetch(self, space: Space, extents: Iterable[Extent]) -> None:
+        """Have these brought in one compressed batch; returns at once. Holes are passed over; a failure shows in a read."""
+        wanted = sorted(extents)
+        if space == "physical" and self._layout is not None:
+            space, wanted = "vmcore", _through(self._layout, wanted)
+        self._pages.prefetch(space, wanted)
+
+    @property
+    def counts(self) -> Counts:
+        """What reading has cost up to now."""
+        reads, wire = self._pages.reads, self._courier.counts
+        return Counts(reads.hits, reads.misses, reads.prefetched, wire.requests, wire.received, wire.failed)
+
+    def missed(self) -> list[Missed]:
+        """The pages that readers had to wait for, in order, each once; of an ELF dump all are of ``vmcore`` (or stored)."""
+        return self._remembered(self._pages.missed)
+
+    def touched(self) -> list[Missed]:
+        """The pages that were read, missed or not, in the order of their first read."""
+        return self._remembered(self._pages.touched)
+
+    def physical_address(self, offset: int) -> int | None:
+        """The physical address of a byte of ``vmcore``; None for headers and notes. Of overlapping PT_LOADs the first's."""
+        loads, at = self._elf.loads, np.uint64(offset)
+        held = np.flatnonzero((loads["offset"] <= at) & (at < loads["offset"] + loads["filesz"]))
+        return int(loads["paddr"][held[0]] + (at - loads["offset"][held[0]])) if len(held) else None
+
+    def close(self) -> None:
+        """End the connections; whoever waits in a read gets an error."""
+        self._pages.end(UnreachableError(f"the connection to {self.url.server.place} was closed while this was read"))
+        if not self._portal.loop.is_closed():
+            self._portal.call(self._session.__aexit__(None, None, None))
+            self._portal.close()
+
+    def _remembered(self, keys: dict[int, None]) -> list[Missed]:
+        with self._pages.lock:
+            return places(keys)
+
+    @cached_property
+    def _elf(self) -> Elf:
+        return Elf.open(self.vmcore)
+
+    @cached_property
+    def _layout(self) -> Layout | None:
+        """Physical memory as positions of vmcore, where the two surely are the same bytes."""
+        return physical(self._elf, self.vmcore.size) if self.dump.text("stored_format") == "elf" else None
+
+    async def _start(self, path: str) -> Courier:
+        return Courier(
+            self._session,
+            path,
+            self.etag,
+            self._pages.sizes,
+            self._pages.cache,
+            filed=self._pages.filed,
+            failed=self._pages.failed,
+            lock=self._pages.lock,
+        )
+
+
+def connect(url: DumpUrl, credentials: Credentials, *, cache_bytes: int = CACHE_BYTES, normalised: bool = False) -> RemoteDump:
+    """Open the dump, with a page cache of at most ``cache_bytes``; any FarcoreError of a server that cannot be had.
+
+    For code that does not await: an event loop runs in a thread of its own until ``close``. ``normalised``: ``vmcore`` has
+    the layout of /proc/vmcore, program headers at byte 64 (52), which is where makedumpfile looks for them.
+    """
+    session = Session(url.server, credentials, silence=SILENCE)
+    portal = Portal()
+    try:
+        portal.call(session.__aenter__())
+        try:
+            dump, etag, sizes = portal.call(_describe(session, url, normalised))
+            pages = Pages(PageCache(cache_bytes), sizes)
+            return RemoteDump(url, dump, etag, portal, session, pages, normalised=normalised)
+        except BaseException:
+            portal.call(session.__aexit__(None, None, None))
+            raise
+    except BaseException:
+        portal.close()
+        raise
+
+
+async def _describe(session: Session, url: DumpUrl, normalised: bool) -> tuple[Fields, str, dict[str, int]]:
+    """The description, the one ETag of all resources, and the sizes of the three spaces: one round trip."""
+    asked = [session.head(f"{url.path}/memory/physical", "physical")]
+    if normalised:
+        asked.append(session.head(f"{url.path}/vmcore{_QUERY}", "vmcore"))
+    described, *heads = await asyncio.gather(session.describe(url), *asked, return_exceptions=True)
+    for answer in (described, *heads):  # the description's words are about the dump as a whole, and so come first
+        if isinstance(answer, BaseException):
+            raise answer
+    dump = Fields(described)
+    etag = strong(dump.text("etag"))
+    sizes = {"vmcore": _size(dump, "size"), "stored": _size(dump, "stored_size")}
+    for space, head in zip(("physical", "vmcore"), heads, strict=False):
+        sizes[space] = head.size
+        if head.etag != etag:
+            raise SourceChangedError(f"{url} was replaced just now; open it again in a few seconds")
+    return dump, etag, sizes
+
+
+def _size(dump: Fields, name: str) -> int:
+    size = dump.number(name)
+    if size is None or size >= 1 << 63:
+        raise ProtocolError(f"the server's description of the dump has no {name}; is this the URL of a farcored?")
+    return size
+
+
+def _through(layout: Layout, extents: Sequence[Extent]) -> list[Extent]:
+    """Where the bytes of these physical extents lie in the file."""
+    return [
+        Extent(run.offset, run.stop - run.start)
+        for offset, length in extents
+        for run in layout.runs.walk(offset, min(offset + length, layout.size))
+        if run.kind is Kind.DATA
+    ]

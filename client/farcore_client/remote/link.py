@@ -1,0 +1,72 @@
+"""Link: what the answers so far say of the way to a server, and what is worth asking for over it. Pure."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+# Below: what a process costs, not a network. Loopback answers within it.
+_NEAR: Final = 1e-3
+# Bytes a second that are taken for granted before a body has shown more or less.
+_UNKNOWN_FAR: Final = 12.5e6
+_UNKNOWN_NEAR: Final = 500e6
+# One core decodes, checks and files pages at this rate: a faster link brings nothing more.
+_FILED: Final = 300e6
+# A body of less says nothing of the rate: one segment's worth comes at once.
+_TELLING: Final = 64 << 10
+# Where zstd's thread makes less than the link takes, pages go as they are.
+_FAST: Final = 150e6
+_SLOW: Final = 20e6
+
+_LEAST_BLOCK: Final = 16 << 10
+_MOST_BLOCK: Final = 256 << 10
+_LEAST_WINDOW: Final = 1 << 20
+_MOST_WINDOW: Final = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """``rtt`` in seconds and ``rate`` in bytes a second; 0 is unknown."""
+
+    rtt: float = 0.0
+    rate: float = 0.0
+
+    def after(self, wait: float, seconds: float, size: int, *, packed: bool) -> Link:
+        """The link as an answer shows it: its head came after ``wait`` s, its ``size`` bytes took ``seconds``.
+
+        ``packed``: zstd made them, which may have been what took the time.
+        """
+        # The shortest wait is the network's, the rest are a disk's; but a way can also become longer.
+        rtt = wait if not self.rtt or wait < self.rtt else self.rtt + (wait - self.rtt) / 20
+        if size < _TELLING:
+            return replace(self, rtt=rtt)
+        # What waited in the socket's buffers comes in no time; and a young connection is slower than the link.
+        sample = size / max(wait - rtt + seconds, 1e-4)
+        if sample > self.rate:
+            return Link(rtt, sample)
+        return Link(rtt, self.rate if packed else self.rate + (sample - self.rate) / 10)
+
+    @property
+    def _rate(self) -> float:
+        return self.rate or (_UNKNOWN_FAR if self.rtt > 2 * _NEAR else _UNKNOWN_NEAR)
+
+    @property
+    def block(self) -> int:
+        """Bytes to bring around a single miss, a power of two: about what the link carries in half of a round trip."""
+        worth = min(self._rate, _FILED) * max(0.0, self.rtt - _NEAR) / 2
+        power = 1 << round(math.log2(max(worth, 1)))
+        return min(max(power, _LEAST_BLOCK), _MOST_BLOCK)
+
+    @property
+    def window(self) -> int:
+        """Bytes to have under way, at most, ahead of a reader in sequence: four times what fills the link."""
+        worth = self._rate * self.rtt * 4
+        return int(min(max(worth, _LEAST_WINDOW), _MOST_WINDOW))
+
+    @property
+    def level(self) -> int | None:
+        """The zstd level to ask for; None where compressing takes longer than sending."""
+        if self._rate >= _FAST or (self.rtt < 2 * _NEAR and self._rate >= _SLOW):
+            return None
+        return 3 if self._rate < _SLOW else 1

@@ -1,0 +1,236 @@
+"""Pages: those of one version of a dump: which are here, which are on their way, and who waits for them.
+
+Read by any number of threads. A page is asked for once however many want it; all that a read lacks is one request, and
+what read-ahead wants besides goes in the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple, Protocol
+
+from farcore.batch import Space
+from farcore.errors import FarcoreError, SourceChangedError
+from farcore.source import Extent
+from farcore_client.remote import readahead
+from farcore_client.remote.cache import PAGE, SHIFT, PageCache, key, place
+from farcore_client.remote.link import Link
+from farcore_client.remote.readahead import Head
+
+# Misses and touched pages that are remembered for a profile: 4 GiB of a dump.
+MAX_REMEMBERED: Final = 1 << 20
+# Of the cache, what one request of a reader may fill, and all of a prefetch.
+_READ_SHARE, _PREFETCH_SHARE = 4, 2
+
+
+class Missed(NamedTuple):
+    """A page of 4 KiB that a reader had to wait for."""
+
+    space: Space
+    page: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What readers found: pages that were here, pages that had to be brought, pages that a prefetch asked for."""
+
+    hits: int = 0
+    misses: int = 0
+    prefetched: int = 0
+
+
+class Carrier(Protocol):
+    """Who brings pages; both are called with the lock held."""
+
+    @property
+    def link(self) -> Link:
+        """What is known of the way to the server."""
+        ...
+
+    def want(self, keys: list[int], *, urgent: bool) -> None:
+        """Bring these pages; returns at once."""
+        ...
+
+    def hasten(self, keys: list[int]) -> None:
+        """Somebody waits for these, which were wanted without urgency."""
+        ...
+
+
+class _Waiting:
+    """A read that lacks ``left`` pages."""
+
+    __slots__ = ("done", "left")
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+        self.done: Future[None] = Future()
+
+    def one_less(self) -> None:
+        self.left -= 1
+        if self.left == 0 and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, error: FarcoreError) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+class Pages:
+    """``carrier`` is set by who made it, before the first read."""
+
+    carrier: Carrier
+
+    def __init__(self, cache: PageCache, sizes: dict[str, int]) -> None:
+        self.lock = threading.Lock()
+        self.cache, self.sizes = cache, sizes
+        self.reads = Reads()
+        self.missed: dict[int, None] = {}
+        self.touched: dict[int, None] = {}
+        self._waiting: dict[int, list[_Waiting]] = {}
+        self._lazy: set[int] = set()
+        self._heads: dict[Space, tuple[Head, ...]] = {}
+        self._ended: FarcoreError | None = None
+
+    def read(self, space: Space, extents: Sequence[Extent]) -> list[memoryview]:
+        """One memoryview an extent, all of them inside the space; what is missing is asked for at once."""
+        most = max(self.cache.slots // _READ_SHARE << SHIFT, PAGE)
+        if sum(length for _, length in extents) <= most:
+            return self._read(space, extents)
+        return [self._long(space, extent, most) for extent in extents]
+
+    def _long(self, space: Space, extent: Extent, most: int) -> memoryview:
+        # What is larger than the cache cannot be in it at once.
+        whole = bytearray(extent.length)
+        for at in range(0, extent.length, most):
+            (piece,) = self._read(space, [Extent(extent.offset + at, min(most, extent.length - at))])
+            whole[at : at + len(piece)] = piece
+        return memoryview(whole).toreadonly()
+
+    def _read(self, space: Space, extents: Sequence[Extent]) -> list[memoryview]:
+        first = True
+        while True:
+            with self.lock:
+                if self._ended is not None:
+                    raise self._ended
+                missing = self._missing(space, extents, count=first)
+                ahead = self._ahead(space, extents, missed=bool(missing)) if first else []
+                waiting = self._enqueue(missing, ahead)
+                if waiting is None:
+                    return [memoryview(self.cache.read(space, *extent)) if extent.length else _NOTHING for extent in extents]
+            first = False
+            waiting.done.result()
+
+    def prefetch(self, space: Space, extents: Sequence[Extent]) -> None:
+        """Bring these, as one batch, behind what readers wait for; the first ones if not all fit half of the cache."""
+        keys: list[int] = []
+        with self.lock:
+            room = self.cache.slots // _PREFETCH_SHARE
+            for offset, length in extents:
+                end = min(offset + length, self.sizes[space])
+                for one in range(key(space, offset >> SHIFT), key(space, (end + PAGE - 1) >> SHIFT)):
+                    if not self.cache.has(one) and one not in self._waiting:
+                        keys.append(one)
+                        self._waiting[one] = []
+                        self._lazy.add(one)
+                        if len(keys) == room:
+                            break
+                if len(keys) == room:
+                    break
+            self.reads = replace(self.reads, prefetched=self.reads.prefetched + len(keys))
+            if keys and self._ended is None:
+                self.carrier.want(sorted(keys), urgent=False)
+
+    def filed(self, first: int, count: int) -> None:
+        """These pages are in the cache now; called with the lock held."""
+        for one in range(first, first + count):
+            for waiting in self._waiting.pop(one, ()):
+                waiting.one_less()
+            self._lazy.discard(one)
+
+    def failed(self, keys: Sequence[int], error: FarcoreError) -> None:
+        """These will not come. A dump that has changed is the end of all reads: never bytes of two versions."""
+        with self.lock:
+            if isinstance(error, SourceChangedError):
+                self._ended, keys = error, list(self._waiting)
+            self._give_up(keys, error)
+
+    def end(self, error: FarcoreError) -> None:
+        """No more reads: those that wait and those to come fail with ``error``."""
+        with self.lock:
+            self._ended = self._ended or error
+            self._give_up(list(self._waiting), self._ended)
+
+    def _give_up(self, keys: Sequence[int], error: FarcoreError) -> None:
+        for one in keys:
+            for waiting in self._waiting.pop(one, ()):
+                waiting.fail(error)
+            self._lazy.discard(one)
+
+    def _missing(self, space: Space, extents: Sequence[Extent], *, count: bool) -> list[int]:
+        missing: dict[int, None] = {}
+        pages = 0
+        for offset, length in extents:
+            for one in range(key(space, offset >> SHIFT), key(space, (offset + length + PAGE - 1) >> SHIFT)) if length else ():
+                pages += 1
+                if not self.cache.has(one):
+                    missing[one] = None
+                if count and one not in self.touched and len(self.touched) < MAX_REMEMBERED:
+                    self.touched[one] = None
+        if count:
+            self.reads = replace(
+                self.reads, hits=self.reads.hits + pages - len(missing), misses=self.reads.misses + len(missing)
+            )
+            if len(self.missed) < MAX_REMEMBERED:
+                self.missed.update(missing)
+        return list(missing)
+
+    def _ahead(self, space: Space, extents: Sequence[Extent], *, missed: bool) -> list[int]:
+        """The pages that read-ahead wants, which are neither here nor on their way."""
+        # A batch is somebody's plan: what it leaves out was left out on purpose.
+        if len(extents) != 1 or extents[0].length == 0:
+            return []
+        ((offset, length),) = extents
+        link, size = self.carrier.link, self.sizes[space]
+        most = max(min(link.window, self.cache.slots * PAGE // 8), PAGE) >> SHIFT
+        block = min(link.block >> SHIFT, most)
+        read = readahead.Pages(offset >> SHIFT, (offset + length + PAGE - 1) >> SHIFT)
+        advice = readahead.advise(self._heads.get(space, ()), read, missed=missed, block=block, window=most)
+        self._heads[space] = advice.heads
+        stop = min(advice.fetch.stop, (size + PAGE - 1) >> SHIFT)
+        keys = range(key(space, advice.fetch.start), key(space, stop))
+        return [one for one in keys if not self.cache.has(one) and one not in self._waiting]
+
+    def _enqueue(self, missing: list[int], ahead: list[int]) -> _Waiting | None:
+        """What the read has to wait for, None if nothing is missing."""
+        waiting = _Waiting(len(missing)) if missing else None
+        asked, late = [], []
+        for one in missing:
+            others = self._waiting.get(one)
+            if others is None:
+                others = self._waiting[one] = []
+                asked.append(one)
+            elif one in self._lazy:
+                self._lazy.discard(one)
+                late.append(one)
+            if waiting is not None:
+                others.append(waiting)
+        for one in ahead:
+            if one not in self._waiting:
+                self._waiting[one] = []
+                asked.append(one)
+        if asked:
+            self.carrier.want(sorted(asked), urgent=True)
+        if late:
+            self.carrier.hasten(late)
+        return waiting
+
+
+_NOTHING: Final = memoryview(b"")
+
+
+def places(keys: dict[int, None]) -> list[Missed]:
+    """The pages of these keys, in their order."""
+    return [Missed(*place(one)) for one in keys]
