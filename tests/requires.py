@@ -59,8 +59,10 @@ TOOLS = {
         Tool("gdb", "gdb"),
         # Debian's module is there for Debian's own Python alone.
         Tool("kdumpfile", "python3-libkdumpfile", python="/usr/bin/python3"),
+        Tool("makedumpfile", "makedumpfile", "-v"),
         Tool("openssl", "openssl", "version"),
         Tool("readelf", "binutils"),
+        Tool("vmcore-dmesg", "kexec-tools"),
     )
 }
 requires = pytest.mark.requires

@@ -22,7 +22,12 @@ def say(text: str) -> None:
 
     Not through sys.stdout, which under PYTHONUNBUFFERED drops what a write(2) leaves over: a full disk would be status 0.
     """
-    _writer(sys.stdout.fileno())((text + "\n").encode(sys.stdout.encoding, "backslashreplace"))
+    write_text(text + "\n")
+
+
+def write_text(text: str) -> None:
+    """``text`` as it is on stdout, all of it or OSError; what its encoding lacks is escaped."""
+    _writer(sys.stdout.fileno())(text.encode(sys.stdout.encoding, "backslashreplace"))
 
 
 @contextmanager

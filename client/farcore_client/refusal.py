@@ -49,6 +49,8 @@ def _sentence(status: int, slug: str, detail: str, server: ServerUrl, *, token: 
             return "the server wants a token: give --token-file FILE or set FARCORE_TOKEN (`farcored token add NAME` makes one)"
         case 404, "no-such-dump":
             return f"the server has no dump with this id: `farcore ls {server}` shows those that there are"
+        case 404, "no-log":
+            return f"there is no kernel log of this dump: {detail}"
         case 421, _:
             return f"{server.host} is no name that this server answers to: {detail}"
         case 422, _:

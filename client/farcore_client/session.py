@@ -35,6 +35,8 @@ CONNECT: Final = 15.0  # seconds: five SYNs
 SILENCE: Final = 60.0
 # The description of a dump with as many PT_LOADs as core reads (elf.MAX_PHNUM) is 55 MB.
 MAX_JSON: Final = 128 << 20
+# Four times the text that a server reads of a log (core's dmesg.MAX_TEXT), as it comes when all of it is escaped.
+MAX_LOG: Final = 96 << 20
 MAX_PROBLEM: Final = 16 << 10
 # What may wait in memory of a body: the socket is read in steps of 256 KiB at most.
 BUFFER: Final = 512 << 10
@@ -94,6 +96,14 @@ class Session:
     async def describe(self, dump: DumpUrl) -> dict[str, Any]:
         """The Dump, as it came."""
         return await self._json(dump.path)
+
+    async def dmesg(self, dump: DumpUrl) -> str:
+        """The kernel log, as it came."""
+        async with self._answer("GET", f"{dump.path}/dmesg") as answer:
+            await self._demand_success(answer)
+            if answer.content_type != "text/plain":
+                raise ProtocolError(f"{self.server} has no kernel log as text; is this the URL of a farcored?")
+            return (await self._body(answer, MAX_LOG)).decode("utf-8", "replace")
 
     async def head(self, path: str, space: Space) -> Resource:
         """Size and ETag of the byte resource at ``path``."""

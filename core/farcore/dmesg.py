@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from farcore import logbuf, ringbuffer
-from farcore.elf import Data
+from farcore import logbuf, registers, ringbuffer
+from farcore.elf import Data, Elf
 from farcore.errors import FaultError, NoLogError
+from farcore.kernelspace import KernelSpace
 from farcore.logmemory import LogMemory, Record
 from farcore.source import Source
 from farcore.vmcoreinfo import Vmcoreinfo
@@ -43,6 +44,16 @@ class Log:
     def text(self) -> str:
         """All of it, ASCII."""
         return "".join(f"{line}\n" for line in self.lines())
+
+
+def of(physical: Source, elf: Elf, known: Vmcoreinfo | None) -> Log:
+    """The log of a dump by its ``physical`` memory (position = paddr); NoLogError without one."""
+    if known is None:
+        raise NoLogError("the dump has no VMCOREINFO, which says where the kernel log is")
+    header = elf.header
+    machine = registers.layout(header.machine, header.bits)  # QEMU writes ELF64 for i386
+    word = (machine.bits if machine else header.bits) // 8
+    return read(KernelSpace(physical, header, known, elf), known, word=word, data=header.data)
 
 
 def read(memory: Source, known: Vmcoreinfo, *, word: int, data: Data) -> Log:

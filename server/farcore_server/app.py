@@ -13,6 +13,7 @@ from farcore import __version__
 from farcore_server import describe, metrics
 from farcore_server.access import Access, access_middleware
 from farcore_server.catalogue import Catalogue
+from farcore_server.dmesg import KernelLogs
 from farcore_server.dump import Dump
 from farcore_server.lookup import missing
 from farcore_server.metrics import Metrics
@@ -91,6 +92,7 @@ def make_app(catalogue: Catalogue, access: Access, counts: Metrics) -> web.Appli
             web.get(f"{dump}/stored", resources.stored, name="stored"),
             web.get(f"{dump}/memory/physical", resources.physical, name="physical"),
             web.post(f"{dump}/pages", Batches(catalogue, counts).pages, name="pages"),
+            web.get(f"{dump}/dmesg", KernelLogs(catalogue).dmesg, name="dmesg"),
             web.get("/v1/profiles/{build_id}", profiles.get, name="profile"),
             web.put("/v1/profiles/{build_id}", profiles.put, name="profile"),
             web.get("/healthz", pages.healthz, name="healthz"),

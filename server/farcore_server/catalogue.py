@@ -13,8 +13,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
+from farcore_server import kernellog
 from farcore_server.dump import Dump
 from farcore_server.inspection import Rules, inspect
 from farcore_server.opened import Opened
@@ -49,6 +51,8 @@ class Catalogue:
         self._open: OrderedDict[str, Opened] = OrderedDict()
         self._opening: dict[str, asyncio.Task[Opened | Dump | None]] = {}
         self._scanning = threading.Lock()
+        # By ETag, of the dumps whose log was read.
+        self._panics: dict[str, str | None] = {}
 
     def scan(self) -> None:
         """Look at every file once; blocks, so it belongs in a thread. What cannot be looked at is left out or refused."""
@@ -69,7 +73,32 @@ class Catalogue:
         known = self._seen.get(place.path)
         if known is not None and stamp is not None and known[0] == stamp and not _unread(known[1]):
             return known
-        return stamp, inspect(place, self.rules)[0]
+        dump = inspect(place, self.rules)[0]
+        return stamp, None if dump is None else self._told(dump)
+
+    def _told(self, dump: Dump) -> Dump:
+        """The dump with what its log said, if that has been read."""
+        panic = self._panics.get(dump.etag)
+        return dump if panic == dump.panic else replace(dump, panic=panic)
+
+    def _read_logs(self, seconds: float) -> dict[str, str | None]:
+        """Why the kernels of those dumps crashed whose log was not read yet, newest first, as far as ``seconds`` go."""
+        give_up = time.monotonic() + seconds
+        unread = [dump for dump in self.dumps.values() if dump.elf is not None and dump.etag not in self._panics]
+        found: dict[str, str | None] = {}
+        for dump in sorted(unread, key=lambda dump: -dump.identity.mtime_ns):
+            if time.monotonic() > give_up:
+                break
+            found[dump.etag] = kernellog.panic(dump, self.rules)
+        return found
+
+    async def _tell(self, seconds: float) -> None:
+        found = await asyncio.to_thread(self._read_logs, seconds)
+        if found:
+            served = {dump.etag for dump in self.dumps.values()}
+            self._panics = {etag: said for etag, said in {**self._panics, **found}.items() if etag in served}
+            self._seen = {path: (stamp, dump and self._told(dump)) for path, (stamp, dump) in self._seen.items()}
+            self.dumps = {key: self._told(dump) for key, dump in self.dumps.items()}
 
     async def watch(self, seconds: float) -> None:
         """Scan again and again, until cancelled, at multiples of ``seconds`` and at most a third of the time.
@@ -80,6 +109,7 @@ class Catalogue:
             begun = time.monotonic()
             try:
                 await asyncio.to_thread(self.scan)
+                await self._tell(seconds / 3)
             except Exception:
                 LOG.exception("a search for changes failed; what is served stays as it was until the next one")
             now = time.monotonic()
@@ -107,7 +137,7 @@ class Catalogue:
         if dump is None or _gone(known.place):
             self.dumps = {key: value for key, value in self.dumps.items() if key != dump_id}
             return None
-        self.dumps = {**self.dumps, dump_id: dump}
+        self.dumps = {**self.dumps, dump_id: (dump := self._told(dump))}
         if source is None:
             return dump
         opened = Opened(dump, source)

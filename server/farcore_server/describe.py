@@ -31,6 +31,7 @@ def brief(dump: Dump) -> Json:
     links = {"self": base}
     if dump.elf is not None:
         links |= {"vmcore": f"{base}/vmcore", "stored": f"{base}/stored", "physical": f"{base}/memory/physical"}
+        links["dmesg"] = f"{base}/dmesg"
     known = dump.vmcoreinfo
     return {
         "id": dump.id,
@@ -52,6 +53,7 @@ def brief(dump: Dump) -> Json:
         "kernel_release": known and known.kernel_release,
         "build_id": known and known.build_id,
         "crash_time": timestamp(known.crash_time if known else None),
+        "panic": dump.panic,
         "links": links,
     }
 

@@ -26,7 +26,10 @@ Resource = Literal["stored", "vmcore", "normalised", "physical"]
 
 @dataclass(frozen=True, eq=False)
 class Dump:
-    """What is known of a version of a file. ``elf`` is None unless its bytes may be served."""
+    """What is known of a version of a file. ``elf`` is None unless its bytes may be served.
+
+    ``panic``: why its kernel crashed, in a line; None until its log was read, or where that does not say it.
+    """
 
     place: Place
     identity: Identity
@@ -39,6 +42,7 @@ class Dump:
     notes: tuple[Note, ...] = ()
     note_extents: tuple[Extent, ...] = ()
     vmcoreinfo: Vmcoreinfo | None = None
+    panic: str | None = None
     _layouts: dict[Resource, Layout] = field(default_factory=dict, repr=False)
 
     @cached_property

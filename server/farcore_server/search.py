@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 # Under such a name a person expects a dump, so one that cannot be served is listed with its reason.
 USUAL_NAMES: Final = ("vmcore*", "*.elf", "*.kdump", "*.flat")
+# What kdump writes beside a dump: the kernel's log, as text.
+_LOGS: Final = "vmcore-dmesg*.txt"
 
 
 class Place(NamedTuple):
@@ -25,7 +27,9 @@ class Place(NamedTuple):
     def expected(self) -> bool:
         """Whether it is listed even when it is no dump: it was named as a PATH, or it has a dump's usual name."""
         base = os.path.basename(self.path)
-        return self.root is None or any(fnmatch.fnmatchcase(base, pattern) for pattern in USUAL_NAMES)
+        if self.root is None:
+            return True
+        return not fnmatch.fnmatchcase(base, _LOGS) and any(fnmatch.fnmatchcase(base, pattern) for pattern in USUAL_NAMES)
 
 
 def search(path: str) -> Iterator[Place]:

@@ -36,6 +36,7 @@ def live(tmp_path_factory: pytest.TempPathFactory, serve_all_along: Serve) -> Li
     folder = tmp_path_factory.mktemp("dumps")
     (folder / "b").mkdir()
     File([NOTES, *LOADS]).write(folder / "b" / "vmcore")
+    (folder / "b" / "vmcore-dmesg.txt").write_text("[    0.000000] hello\n")
     File([NOTES, *LOADS], machine=40).write(folder / "vmcore-foreign")
     (folder / "vmcore-text").write_bytes(b"hello")
     return serve_all_along(folder, "--host-arch", "x86_64", "--rescan", "3600", "--workers", "1")

@@ -62,8 +62,9 @@ def test_a_scan_lists_what_is_or_should_be_a_dump_under_its_id(tmp_path: Path) -
     file(machine=40).write(tmp_path / "foreign")
     (tmp_path / "notes.txt").write_text("hello")
     (tmp_path / "vmcore-dmesg.txt").write_text("hello")
+    (tmp_path / "vmcore-broken.txt").write_text("hello")
     found = catalogue(tmp_path)
-    assert states(found) == {"vmcore": "ready", "foreign": "refused", "vmcore-dmesg.txt": "refused"}
+    assert states(found) == {"vmcore": "ready", "foreign": "refused", "vmcore-broken.txt": "refused"}
     assert all(key == dump.id for key, dump in found.dumps.items())
 
 

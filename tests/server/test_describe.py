@@ -62,7 +62,14 @@ def test_a_dump_in_full_is_what_the_protocol_says(path: Path) -> None:
         "kernel_release": "6.1.0-13-amd64",
         "build_id": "00112233445566778899aabbccddeeff00112233",
         "crash_time": "2023-11-14T22:13:20Z",
-        "links": {"self": base, "vmcore": f"{base}/vmcore", "stored": f"{base}/stored", "physical": f"{base}/memory/physical"},
+        "panic": None,
+        "links": {
+            "self": base,
+            "vmcore": f"{base}/vmcore",
+            "stored": f"{base}/stored",
+            "physical": f"{base}/memory/physical",
+            "dmesg": f"{base}/dmesg",
+        },
         "segments": [
             {
                 "physical_address": "0x1000",

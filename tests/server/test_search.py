@@ -68,7 +68,8 @@ def test_a_name_that_is_no_utf_8_is_found(tmp_path: Path) -> None:
     ("name", "expected"),
     [
         ("vmcore", True),
-        ("vmcore-dmesg.txt", True),
+        ("vmcore-dmesg.txt", False),
+        ("vmcore.txt", True),
         ("vmcore.flat", True),
         ("host.elf", True),
         ("host.kdump", True),

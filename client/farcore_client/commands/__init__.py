@@ -21,6 +21,7 @@ from farcore_client.output import say
 COMMANDS: Final[dict[str, str]] = {
     "ls": "List the dumps of a server.",
     "info": "Describe a dump.",
+    "dmesg": "Show the kernel log of a dump.",
     "read": "Read bytes of a dump.",
 }
 

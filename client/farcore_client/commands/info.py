@@ -90,6 +90,8 @@ def _identity(dump: Fields) -> Iterator[Entry]:
         yield "kernel", [Text(", ".join([release, *_named("build-id", dump.text("build_id"))]))]
     if crashed := dump.text("crash_time"):
         yield "crashed", [Text(crashed)]
+    if panic := dump.text("panic"):
+        yield "panic", [Text(panic, "red")]
     yield "version", [Text(", ".join([f"ETag {dump.text('etag') or '-'}", *_named("modified", dump.text("modified"))]))]
 
 

@@ -47,9 +47,9 @@ async def _listed(server: ServerUrl, credentials: Credentials) -> list[dict[str,
 
 
 def table(server: ServerUrl, dumps: list[Fields], *, stacked: bool) -> list[Text]:
-    """The list: URL and reason stand below each dump if ``stacked``, else in its own line."""
+    """The list: URL, and why it was refused or crashed, stand below each dump if ``stacked``, else in its own line."""
     urls = [Text(f"{server}/v1/dumps/{dump.text('id')}") for dump in dumps]
-    reasons = [Text(dump.text("verdict", "policy", "reason") if _refused(dump) else "") for dump in dumps]
+    reasons = [Text(dump.text("verdict", "policy", "reason") if _refused(dump) else dump.text("panic")) for dump in dumps]
     titles = _TITLES if stacked else (*_TITLES, "URL", "REASON")
     rows = [tuple(Text(title, "bold") for title in titles)]
     for dump, url, reason in zip(dumps, urls, reasons, strict=True):
