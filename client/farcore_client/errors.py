@@ -17,6 +17,14 @@ class RefusedError(FarcoreError):
         self.status, self.slug = status, slug
 
 
+class BusyError(RefusedError):
+    """The server, or a proxy before it, cannot answer now; ``after``: the seconds it asks for (0: none)."""
+
+    def __init__(self, detail: str, *, status: int, after: float = 0.0) -> None:
+        super().__init__(detail, status=status)
+        self.after = after
+
+
 class ProtocolError(FarcoreError, ValueError):
     """An answer that no farcored gives."""
 

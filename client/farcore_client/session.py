@@ -7,6 +7,7 @@ at, so that a token goes to the URL's own host and no other.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import aiohttp
+from yarl import URL
 
 from farcore import __version__, frames
 from farcore.batch import Batch, Part
@@ -22,7 +24,7 @@ from farcore.source import Extent
 from farcore_client import partial
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl, ServerUrl
-from farcore_client.errors import CutError, ProtocolError, RefusedError
+from farcore_client.errors import BusyError, CutError, ProtocolError, RefusedError
 from farcore_client.partial import Resource
 from farcore_client.refusal import refusal
 from farcore_client.translation import translated
@@ -40,8 +42,6 @@ MAX_LOG: Final = 96 << 20
 MAX_PROBLEM: Final = 16 << 10
 # What may wait in memory of a body: the socket is read in steps of 256 KiB at most.
 BUFFER: Final = 512 << 10
-
-
 # A server that is busy, or starts, or a proxy's word for one that is not there: the same question may be asked again.
 _LATER: Final = (429, 502, 503, 504)
 
@@ -173,6 +173,30 @@ class Session:
         if answer.status != 200 or answer.content_type != frames.MEDIA_TYPE:
             raise ProtocolError(f"{self.server} answers a batch of pages with {answer.content_type}; is this a farcored?")
 
+    @asynccontextmanager
+    async def exchange(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer of a farcored, if it is a 2xx, to be read with pieces(); BusyError where the same may do later."""
+        async with self._answer(method, path, headers, body) as answer:
+            demand_idle(answer.status, answer.headers, self.server)
+            await self._demand_success(answer)
+            yield answer
+
+    @asynccontextmanager
+    async def plain(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer of any server to a GET, whatever it is; BusyError where the same may do later."""
+        async with self._answer("GET", path, headers) as answer:
+            demand_idle(answer.status, answer.headers, self.server)
+            yield answer
+
+    async def pieces(self, answer: aiohttp.ClientResponse, length: int) -> AsyncIterator[bytes]:
+        """The body as it comes, until it ends or is cut; CutError after ``silence``. ``length`` is for its sentence."""
+        received = 0
+        while piece := await self._piece(answer, received, length):
+            received += len(piece)
+            yield piece
+
     async def _piece(self, answer: aiohttp.ClientResponse, received: int, length: int) -> bytes:
         # Empty at the end, whether the body was whole or not: the caller counts.
         try:
@@ -217,9 +241,17 @@ class Session:
     async def _answer(
         self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        url = URL(f"{self.server}{path}", encoded=True)
         # Not around the yield: an error of the caller's own (a full disk) is not the server's.
         with translated(self.server):
-            asked = self._client.request(method, f"{self.server}{path}", headers=headers, data=body, allow_redirects=False)
-            answer = await asked
+            answer = await self._client.request(method, url, headers=headers, data=body, allow_redirects=False)
         async with answer:
             yield answer
+
+
+def demand_idle(status: int, headers: Mapping[str, str], server: ServerUrl) -> None:
+    """BusyError for an answer that says so, or that the server failed this once."""
+    if status in (408, 500, *_LATER):
+        said = headers.get("Retry-After", "")
+        after = float(said) if re.fullmatch(r"[0-9]{1,6}", said, re.ASCII) else 0.0
+        raise BusyError(f"{server} answered {status} and may answer later", status=status, after=after)

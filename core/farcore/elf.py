@@ -145,6 +145,18 @@ class Elf:
             raise BadDumpError(f"the ELF headers cannot be read: {error}", term="phnum") from error
 
     @classmethod
+    def glance(cls, start: bytes) -> Elf:
+        """The header, and those program headers that the first bytes of a file have whole; BadDumpError."""
+        header = Ehdr.parse(start)
+        size = PHDR_SIZE[header.bits]
+        if header.phentsize != size:
+            raise BadDumpError(
+                f"program headers of {header.phentsize} bytes cannot be read (expected {size})", term="phentsize"
+            )
+        count = min(header.phnum, max(0, len(start) - header.phoff) // size)
+        return cls(header, _parsed(memoryview(start)[header.phoff :][: count * size], header))
+
+    @classmethod
     def _read(cls, source: Source) -> Elf:
         header = Ehdr.parse(bytes(source.pread(0, min(source.size, 64))))
         size = PHDR_SIZE[header.bits]
@@ -159,13 +171,17 @@ class Elf:
             raise BadDumpError(
                 f"{count:,} program headers at byte {header.phoff:,} do not fit a file of {source.size:,} bytes", term="phnum"
             )
-        raw = np.frombuffer(source.pread(header.phoff, count * size), _phdr(header.bits, header.data))
-        segments = np.empty(count, SEGMENT)
-        for name in SEGMENT.names or ():
-            segments[name] = raw[name]
-        _refuse_wraps(segments)
-        segments.flags.writeable = False
-        return cls(header, segments)
+        return cls(header, _parsed(source.pread(header.phoff, count * size), header))
+
+
+def _parsed(content: memoryview, header: Ehdr) -> Segments:
+    raw = np.frombuffer(content, _phdr(header.bits, header.data))
+    segments = np.empty(len(raw), SEGMENT)
+    for name in SEGMENT.names or ():
+        segments[name] = raw[name]
+    _refuse_wraps(segments)
+    segments.flags.writeable = False
+    return segments
 
 
 def pack_segments(segments: Segments, header: Ehdr) -> bytes:

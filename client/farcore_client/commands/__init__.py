@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, str]] = {
     "info": "Describe a dump.",
     "dmesg": "Show the kernel log of a dump.",
     "read": "Read bytes of a dump.",
+    "pull": "Pull a whole dump, resumably.",
 }
 
 Command = Callable[..., Any]

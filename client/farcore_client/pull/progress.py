@@ -1,0 +1,133 @@
+"""Progress: how a pull goes, for a person at a terminal (stderr), for a script (JSON lines on stdout), or for nobody."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from types import TracebackType
+from typing import Any, Final, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+from farcore.errors import FarcoreError
+from farcore_client.output import say
+from farcore_client.printable import printable, readable
+from farcore_client.pull.landing import Tally
+
+# Seconds between two lines of JSON that say how far it is.
+_OFTEN: Final = 1.0
+
+
+class Quiet:
+    """Says nothing until the end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        pass
+
+    def start(self, **facts: Any) -> None:
+        """What is pulled, from where (``path``), and how much of it was there already."""
+
+    def progress(self, tally: Tally) -> None:
+        """So much has come."""
+
+    def retry(self, error: FarcoreError, pause: float) -> None:
+        """An error that may pass."""
+
+    def done(self, **facts: Any) -> None:
+        """The file has its name."""
+        say(summary(facts))
+
+
+class Lines(Quiet):
+    """A JSON object a line."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+
+    def start(self, **facts: Any) -> None:
+        """{"event": "start", ...}."""
+        _line("start", **facts)
+
+    def progress(self, tally: Tally) -> None:
+        """{"event": "progress", ...}, once a second at most."""
+        if (now := time.monotonic()) >= self._next:
+            self._next = now + _OFTEN
+            _line("progress", **_said(tally))
+
+    def retry(self, error: FarcoreError, pause: float) -> None:
+        """{"event": "retry", ...}."""
+        _line("retry", error=printable(str(error)), seconds=pause)
+
+    def done(self, **facts: Any) -> None:
+        """{"event": "done", ...}."""
+        _line("done", **facts)
+
+
+class Bar(Quiet):
+    """A line that is written over."""
+
+    def __enter__(self) -> Self:
+        columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
+        self._shown = Progress(*columns, TextColumn("{task.fields[saved]}"), console=Console(stderr=True))
+        self._shown.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._shown.stop()
+
+    def start(self, **facts: Any) -> None:
+        """The bar, as far as it was there."""
+        self._resumed: int = facts["resumed"]
+        self._task = self._shown.add_task("pull", total=facts["size"], completed=self._resumed, saved="")
+
+    def progress(self, tally: Tally) -> None:
+        """A longer bar."""
+        self._shown.update(self._task, completed=self._resumed + tally.total, saved=saved(tally))
+
+    def retry(self, error: FarcoreError, pause: float) -> None:
+        """A line of its own above the bar."""
+        self._shown.console.print(f"farcore: {printable(str(error))}; again in {pause:.0f} s", markup=False, highlight=False)
+
+
+def watcher(*, as_json: bool) -> Quiet:
+    """For a script, for the terminal that stderr is, or for nobody."""
+    return Lines() if as_json else Bar() if sys.stderr.isatty() else Quiet()
+
+
+def saved(tally: Tally) -> str:
+    """What did not have to come: ``136.9 MiB zeros, 41.2 MiB came as 12.1 MiB``."""
+    parts = [
+        f"{readable(size)} {what}"
+        for size, what in ((tally.zero, "zeros"), (tally.repeated, "repeated"), (tally.nothing, "not there"))
+        if size
+    ]
+    return ", ".join([*parts, f"{readable(tally.data)} came as {readable(tally.wire)}"])
+
+
+def summary(facts: dict[str, Any]) -> str:
+    """The last line."""
+    tally = Tally(*(facts[name] for name in ("data", "zero", "repeated", "nothing", "wire")))
+    resumed = f", {readable(facts['resumed'])} of them from before" if facts["resumed"] else ""
+    return (
+        f"{facts['file']}: {readable(facts['size'])}{resumed}, in {facts['seconds']:.1f} s over {facts['path']}: {saved(tally)}"
+    )
+
+
+def _said(tally: Tally) -> dict[str, int]:
+    return {
+        "bytes": tally.total,
+        "data": tally.data,
+        "zero": tally.zero,
+        "repeated": tally.repeated,
+        "nothing": tally.nothing,
+        "wire": tally.wire,
+    }
+
+
+def _line(event: str, **facts: Any) -> None:
+    say(json.dumps({"event": event, **facts}))
