@@ -64,6 +64,12 @@ class Regions:
         first, last = np.searchsorted(self.mapped["vaddr"], np.array([low, high - 1], np.uint64), side="left")
         return self.mapped[first:last]
 
+    def physical(self, vaddr: int) -> int | None:
+        """Where a virtual address above the direct map lies in physical memory; None where nothing is mapped."""
+        row = int(np.searchsorted(self.mapped["vaddr"], np.uint64(vaddr), side="right")) - 1
+        start, paddr, size = self.mapped[row].tolist() if row >= 0 else (0, 0, 0)
+        return paddr + vaddr - start if vaddr < start + size else None
+
     @property
     def memmap(self) -> Mappings:
         """The memory that holds the struct pages."""
