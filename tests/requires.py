@@ -56,6 +56,7 @@ TOOLS = {
         Tool("crash", "crash"),
         Tool("curl", "curl"),
         Tool("drgn", python=sys.executable),
+        Tool("fusermount3", "fuse3"),
         Tool("gdb", "gdb"),
         # Debian's module is there for Debian's own Python alone.
         Tool("kdumpfile", "python3-libkdumpfile", python="/usr/bin/python3"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -24,7 +26,7 @@ from farcore.source import Extent
 from farcore_client import partial
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl, ServerUrl
-from farcore_client.errors import BusyError, CutError, ProtocolError, RefusedError
+from farcore_client.errors import BusyError, CutError, ProtocolError
 from farcore_client.partial import Resource
 from farcore_client.refusal import refusal
 from farcore_client.translation import translated
@@ -42,16 +44,24 @@ MAX_LOG: Final = 96 << 20
 MAX_PROBLEM: Final = 16 << 10
 # What may wait in memory of a body: the socket is read in steps of 256 KiB at most.
 BUFFER: Final = 512 << 10
+
+
+# Where struct tcp_info of linux/tcp.h has tcpi_min_rtt, in microseconds.
+_MIN_RTT: Final = 148
 # A server that is busy, or starts, or a proxy's word for one that is not there: the same question may be asked again.
 _LATER: Final = (429, 502, 503, 504)
 
 
 class Transfer(NamedTuple):
-    """What an answer took: seconds until its head came, seconds of its body, bytes of that."""
+    """What an answer took: seconds until its head came, seconds of its body, bytes of that.
+
+    ``rtt``: the kernel's own measure of the connection, in seconds, whatever a busy server adds to it; None: not known.
+    """
 
     wait: float
     seconds: float
     size: int
+    rtt: float | None
 
 
 class Session:
@@ -138,13 +148,13 @@ class Session:
         """Give ``sink`` what the resource at ``path`` answers to ``batch``: checked, in order, as it comes.
 
         SourceChangedError unless the dump is ``etag``; CutError for an answer that ends early, FrameError for a wrong one;
-        RefusedError with ``status`` 429, 502, 503 or 504 where asking again may help.
+        BusyError where asking again may help.
         """
         began = time.monotonic()
         fields = {"Content-Type": frames.MEDIA_TYPE, "If-Match": etag}
         async with self._answer("POST", path, fields, batch.pack()) as answer:
             await self._demand_pages(answer, etag)
-            came = time.monotonic()
+            came, rtt = time.monotonic(), _rtt(answer)
             decoder = frames.Decoder(batch.total, zstd=batch.level is not None)
             size = held = 0
 
@@ -159,14 +169,10 @@ class Session:
                 sink(counted(batch.split(decoder.feed(piece))))
         if not decoder.complete:
             raise CutError("the connection was cut", received=held, length=batch.total)
-        return Transfer(came - began, time.monotonic() - came, size)
+        return Transfer(came - began, time.monotonic() - came, size, rtt)
 
     async def _demand_pages(self, answer: aiohttp.ClientResponse, etag: str) -> None:
-        if answer.status in _LATER:
-            try:
-                await self._demand_success(answer)
-            except ProtocolError as error:
-                raise RefusedError(str(error), status=answer.status) from error
+        demand_idle(answer.status, answer.headers, self.server)
         await self._demand_success(answer)
         if answer.headers.get("ETag") != etag:
             raise SourceChangedError("the dump's file has changed since it was first looked at; open it again in a few seconds")
@@ -255,3 +261,12 @@ def demand_idle(status: int, headers: Mapping[str, str], server: ServerUrl) -> N
         said = headers.get("Retry-After", "")
         after = float(said) if re.fullmatch(r"[0-9]{1,6}", said, re.ASCII) else 0.0
         raise BusyError(f"{server} answered {status} and may answer later", status=status, after=after)
+
+
+def _rtt(answer: aiohttp.ClientResponse) -> float | None:
+    connection = answer.connection  # None once a short body has come
+    found = connection.transport.get_extra_info("socket") if connection and connection.transport else None
+    if found is None:
+        return None
+    info = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _MIN_RTT + 4)
+    return int.from_bytes(info[_MIN_RTT:], sys.byteorder) / 1e6 if len(info) == _MIN_RTT + 4 else None

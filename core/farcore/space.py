@@ -19,6 +19,9 @@ class Space(Source):
 
     def pread(self, offset: int, length: int) -> memoryview:
         """Exactly ``length`` bytes at position ``offset``; FaultError (absent, excluded, unreadable)."""
+        # Debuggers read four bytes at a time: this is a quarter of what the plan costs.
+        if length > 0 and offset >= 0 and (at := self.layout.locate(offset, offset + length)) is not None:
+            return self.below.pread(at, length)
         return self.preadv([Extent(offset, length)])[0]
 
     def preadv(self, extents: Iterable[Extent]) -> list[memoryview]:

@@ -106,14 +106,23 @@ class PageCache:
         unreadable = any(hole.kind == "unreadable" for hole in holes)
         self._put_bare(key, Bare(holes, time.monotonic() + RETRY_UNREADABLE if unreadable else None))
 
+    def peek(self, key: int, within: int, length: int) -> bytes | None:
+        """Bytes of one page, if they are all here; nothing else is looked at or said."""
+        slot = self._slot.get(key)
+        if slot is None:
+            return bytes(length) if self._bare.get(key) is _ZEROS else None
+        if key in self._bare:
+            return None
+        self._read[slot] = 1
+        at = (slot << SHIFT) + within
+        return self._memory[at : at + length]
+
     def read(self, space: Space, offset: int, length: int) -> bytes:
         """Bytes of pages that it ``has``, KeyError otherwise; FaultError at the first hole."""
         first = key(space, offset >> SHIFT)
         within = offset & (PAGE - 1)
-        if within + length <= PAGE and (slot := self._slot.get(first)) is not None and first not in self._bare:
-            self._read[slot] = 1
-            at = (slot << SHIFT) + within
-            return self._memory[at : at + length]
+        if within + length <= PAGE and (found := self.peek(first, within, length)) is not None:
+            return found
         pages = (within + length + PAGE - 1) >> SHIFT
         if self._bare:
             self._demand_whole(space, offset, length)

@@ -16,7 +16,7 @@ from typing import Final
 
 from farcore.batch import Batch, Part
 from farcore.errors import FarcoreError, FrameError
-from farcore_client.errors import CutError, RefusedError, UnreachableError
+from farcore_client.errors import BusyError, CutError, RefusedError, UnreachableError
 from farcore_client.remote.cache import PageCache
 from farcore_client.remote.filing import Filing, items
 from farcore_client.remote.link import Link
@@ -138,7 +138,7 @@ class Courier:
 
     def _judge(self, error: Exception, began: float, damaged: int) -> None:
         """Raises ``error`` if asking again will not help, or has not for long enough."""
-        if isinstance(error, RefusedError) and error.status not in (429, 500, 502, 503, 504):
+        if isinstance(error, RefusedError) and not isinstance(error, BusyError):
             raise error
         if damaged >= _MOST_DAMAGED:
             raise error
@@ -180,5 +180,5 @@ class Courier:
         self._learn(took, packed=batch.level is not None)
 
     def _learn(self, took: Transfer, *, packed: bool) -> None:
-        self.link = self.link.after(*took, packed=packed)
+        self.link = self.link.after(took, packed=packed)
         self.counts = replace(self.counts, requests=self.counts.requests + 1, received=self.counts.received + took.size)

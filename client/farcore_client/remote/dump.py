@@ -93,7 +93,7 @@ class RemoteDump:
     @property
     def counts(self) -> Counts:
         """What reading has cost up to now."""
-        reads, wire = self._pages.reads, self._courier.counts
+        reads, wire = self._pages, self._courier.counts
         return Counts(reads.hits, reads.misses, reads.prefetched, wire.requests, wire.received, wire.failed)
 
     def missed(self) -> list[Missed]:

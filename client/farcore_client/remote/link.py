@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final
+
+from farcore_client.session import Transfer
 
 # Below: what a process costs, not a network. Loopback answers within it.
 _NEAR: Final = 1e-3
+# Seconds that a server on a loaded machine may take for an answer from memory.
+_BUSY: Final = 20e-3
 # Bytes a second that are taken for granted before a body has shown more or less.
 _UNKNOWN_FAR: Final = 12.5e6
 _UNKNOWN_NEAR: Final = 500e6
@@ -21,44 +26,45 @@ _SLOW: Final = 20e6
 
 _LEAST_BLOCK: Final = 16 << 10
 _MOST_BLOCK: Final = 256 << 10
-_LEAST_WINDOW: Final = 1 << 20
+_LEAST_WINDOW: Final = 4 << 20
 _MOST_WINDOW: Final = 8 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Link:
     """``rtt`` in seconds and ``rate`` in bytes a second; 0 is unknown."""
 
     rtt: float = 0.0
     rate: float = 0.0
 
-    def after(self, wait: float, seconds: float, size: int, *, packed: bool) -> Link:
-        """The link as an answer shows it: its head came after ``wait`` s, its ``size`` bytes took ``seconds``.
-
-        ``packed``: zstd made them, which may have been what took the time.
-        """
-        # The shortest wait is the network's, the rest are a disk's; but a way can also become longer.
-        rtt = wait if not self.rtt or wait < self.rtt else self.rtt + (wait - self.rtt) / 20
-        if size < _TELLING:
+    def after(self, took: Transfer, *, packed: bool) -> Link:
+        """The link as an answer shows it; ``packed``: zstd made its bytes, which may have been what took the time."""
+        rtt = self._rtt(took.wait, took.rtt)
+        if took.size < _TELLING:
             return replace(self, rtt=rtt)
         # What waited in the socket's buffers comes in no time; and a young connection is slower than the link.
-        sample = size / max(wait - rtt + seconds, 1e-4)
+        sample = took.size / max(took.wait - rtt + took.seconds, 1e-4)
         if sample > self.rate:
             return Link(rtt, sample)
         return Link(rtt, self.rate if packed else self.rate + (sample - self.rate) / 10)
+
+    def _rtt(self, wait: float, measured: float | None) -> float:
+        # What a busy server adds to the kernel's figure is not the network's; what a tunnel adds is.
+        sample = wait if measured is None or wait > measured + _BUSY else measured
+        return sample if not self.rtt or sample < self.rtt else self.rtt + (sample - self.rtt) / 20
 
     @property
     def _rate(self) -> float:
         return self.rate or (_UNKNOWN_FAR if self.rtt > 2 * _NEAR else _UNKNOWN_NEAR)
 
-    @property
+    @cached_property
     def block(self) -> int:
         """Bytes to bring around a single miss, a power of two: about what the link carries in half of a round trip."""
         worth = min(self._rate, _FILED) * max(0.0, self.rtt - _NEAR) / 2
         power = 1 << round(math.log2(max(worth, 1)))
         return min(max(power, _LEAST_BLOCK), _MOST_BLOCK)
 
-    @property
+    @cached_property
     def window(self) -> int:
         """Bytes to have under way, at most, ahead of a reader in sequence: four times what fills the link."""
         worth = self._rate * self.rtt * 4

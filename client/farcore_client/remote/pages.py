@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, Protocol
 
 from farcore.batch import Space
@@ -31,15 +30,6 @@ class Missed(NamedTuple):
 
     space: Space
     page: int
-
-
-@dataclass(frozen=True, slots=True)
-class Reads:
-    """What readers found: pages that were here, pages that had to be brought, pages that a prefetch asked for."""
-
-    hits: int = 0
-    misses: int = 0
-    prefetched: int = 0
 
 
 class Carrier(Protocol):
@@ -86,13 +76,25 @@ class Pages:
     def __init__(self, cache: PageCache, sizes: dict[str, int]) -> None:
         self.lock = threading.Lock()
         self.cache, self.sizes = cache, sizes
-        self.reads = Reads()
+        # Pages that were here, that had to be brought, and that a prefetch asked for.
+        self.hits = self.misses = self.prefetched = 0
         self.missed: dict[int, None] = {}
         self.touched: dict[int, None] = {}
         self._waiting: dict[int, list[_Waiting]] = {}
         self._lazy: set[int] = set()
         self._heads: dict[Space, tuple[Head, ...]] = {}
         self._ended: FarcoreError | None = None
+
+    def at_hand(self, key: int, within: int, length: int) -> bytes | None:
+        """Bytes of a page that is here and was read before: the read that a debugger makes a hundred thousand times."""
+        if within + length > PAGE:
+            return None
+        with self.lock:
+            if key not in self.touched or self._ended is not None:
+                return None
+            found = self.cache.peek(key, within, length)
+            self.hits += found is not None
+            return found
 
     def read(self, space: Space, extents: Sequence[Extent]) -> list[memoryview]:
         """One memoryview an extent, all of them inside the space; what is missing is asked for at once."""
@@ -139,7 +141,7 @@ class Pages:
                             break
                 if len(keys) == room:
                     break
-            self.reads = replace(self.reads, prefetched=self.reads.prefetched + len(keys))
+            self.prefetched += len(keys)
             if keys and self._ended is None:
                 self.carrier.want(sorted(keys), urgent=False)
 
@@ -180,9 +182,8 @@ class Pages:
                 if count and one not in self.touched and len(self.touched) < MAX_REMEMBERED:
                     self.touched[one] = None
         if count:
-            self.reads = replace(
-                self.reads, hits=self.reads.hits + pages - len(missing), misses=self.reads.misses + len(missing)
-            )
+            self.hits += pages - len(missing)
+            self.misses += len(missing)
             if len(self.missed) < MAX_REMEMBERED:
                 self.missed.update(missing)
         return list(missing)

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from farcore.batch import Space
 from farcore.layout import absent
 from farcore.source import Extent, Source
+from farcore_client.remote.cache import PAGE, SHIFT, key
 from farcore_client.remote.pages import Pages
 
 
@@ -19,9 +20,14 @@ class RemoteSource(Source):
 
     def __init__(self, pages: Pages, space: Space) -> None:
         self.space, self.size, self._pages = space, pages.sizes[space], pages
+        self._first = key(space, 0)
 
     def pread(self, offset: int, length: int) -> memoryview:
         """Exactly ``length`` bytes at ``offset``, with the block around them where they miss."""
+        if length > 0 and offset >= 0 and offset + length <= self.size:
+            found = self._pages.at_hand(self._first + (offset >> SHIFT), offset & (PAGE - 1), length)
+            if found is not None:
+                return memoryview(found)
         return self.preadv([Extent(offset, length)])[0]
 
     def preadv(self, extents: Iterable[Extent]) -> list[memoryview]:
