@@ -58,6 +58,7 @@ TOOLS = {
         Tool("drgn", python=sys.executable),
         Tool("fusermount3", "fuse3"),
         Tool("gdb", "gdb"),
+        Tool("gdb-multiarch", "gdb-multiarch"),
         # Debian's module is there for Debian's own Python alone.
         Tool("kdumpfile", "python3-libkdumpfile", python="/usr/bin/python3"),
         Tool("makedumpfile", "makedumpfile", "-v"),

@@ -35,3 +35,7 @@ class CutError(FarcoreError, ConnectionError):
     def __init__(self, why: str, *, received: int, length: int) -> None:
         super().__init__(f"only {received:,} of {length:,} bytes came: {why}; ask again")
         self.received, self.length = received, length
+
+
+class MissingToolError(FarcoreError, LookupError):
+    """A program or a module that a door needs is not on this machine; the sentence says what to install."""

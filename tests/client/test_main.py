@@ -37,7 +37,7 @@ def closed_port() -> Iterator[int]:
 def test_every_command_has_help_with_an_example_of_itself(farcore: Farcore, name: str) -> None:
     done = farcore(name, "--help")
     assert (done.status, done.stderr) == (0, "")
-    assert re.search(rf"Examples?: farcore {name} http://", done.text)
+    assert re.search(rf"Examples?: farcore {name} (gdb )?http://", done.text)
     for option in ("--token-file", "--cacert", "--cert", "--key"):
         assert option in done.text
 

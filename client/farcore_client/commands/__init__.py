@@ -25,6 +25,7 @@ COMMANDS: Final[dict[str, str]] = {
     "read": "Read bytes of a dump.",
     "pull": "Pull a whole dump, resumably.",
     "mount": "Mount a dump as a file.",
+    "door": "Open a door for a tool that is started by hand.",
 }
 
 Command = Callable[..., Any]

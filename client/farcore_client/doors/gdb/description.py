@@ -18,13 +18,16 @@ from farcore_client.target import Target
 ORDER: Final[dict[Data, Literal["little", "big"]]] = {"LE": "little", "BE": "big"}
 
 
+# A type to be shown as a vector register, which `info registers` leaves out; no dump has their values.
+_VECTOR: Final = "vec128"
+
+
 class Register(NamedTuple):
-    """``bits`` wide; ``kind``: a type of gdb's or of its feature; ``group``: where `info` shows it, if not with the rest."""
+    """``bits`` wide; ``kind``: a type of gdb's or of its feature."""
 
     name: str
     bits: int
     kind: str = "int"
-    group: str = ""
 
 
 class Flags(NamedTuple):
@@ -76,28 +79,34 @@ def hexadecimal(register: Register, cpu: Prstatus | None, data: Data) -> bytes:
 
 def of(target: Target) -> Description | None:
     """The description of the machine that the dump's registers are of; None where there is none here."""
+    return _DESCRIPTIONS.get(machine(target))
+
+
+def machine(target: Target) -> str:
+    """That machine by the name of its Layout; "" where it has none."""
     header = target.elf.header
     promised = registers.layout(header.machine, header.bits)
     sizes = (note.size for note in target.notes if note.is_prstatus)
     found = (registers.layout_of(size, header.machine, header.bits) for size in sizes)
     layout = next((each for each in found if each), promised)
-    return _DESCRIPTIONS.get(layout.machine) if layout else None
+    return layout.machine if layout else ""
 
 
 def _feature(feature: Feature) -> str:
     lines = [f'<feature name="{feature.name}">\n']
+    if any(register.kind == _VECTOR for register in feature.registers):
+        lines.append(f'<vector id="{_VECTOR}" type="uint8" count="16"/>\n')
     for kind, bits, fields in feature.flags:
         lines.append(f'<flags id="{kind}" size="{bits // 8}">\n')
         lines += [f'<field name="{name}" start="{low}" end="{high}"/>\n' for name, low, high in fields]
         lines.append("</flags>\n")
-    for name, bits, kind, group in feature.registers:
-        grouped = f' group="{group}"' if group else ""
-        lines.append(f'<reg name="{name}" bitsize="{bits}" type="{kind}"{grouped}/>\n')
+    for name, bits, kind in feature.registers:
+        lines.append(f'<reg name="{name}" bitsize="{bits}" type="{kind}"/>\n')
     return "".join(lines) + "</feature>\n"
 
 
-def _all(names: str | Iterable[str], bits: int, kind: str = "int", group: str = "") -> tuple[Register, ...]:
-    return tuple(Register(name, bits, kind, group) for name in (names.split() if isinstance(names, str) else names))
+def _all(names: str | Iterable[str], bits: int, kind: str = "int") -> tuple[Register, ...]:
+    return tuple(Register(name, bits, kind) for name in (names.split() if isinstance(names, str) else names))
 
 
 def _numbered(prefix: str, count: int) -> list[str]:
@@ -149,7 +158,7 @@ _X86_64: Final = Description(
         "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15",
         "rip",
         (
-            Feature("org.gnu.gdb.i386.sse", (*_all(_numbered("xmm", 16), 128, "uint128"), Register("mxcsr", 32))),
+            Feature("org.gnu.gdb.i386.sse", (*_all(_numbered("xmm", 16), 128, _VECTOR), Register("mxcsr", 32))),
             Feature("org.gnu.gdb.i386.linux", _all("orig_rax", 64)),
             Feature("org.gnu.gdb.i386.segments", _all("fs_base gs_base", 64)),
         ),
@@ -162,7 +171,7 @@ _I386: Final = Description(
         "eax ecx edx ebx esp ebp esi edi",
         "eip",
         (
-            Feature("org.gnu.gdb.i386.sse", (*_all(_numbered("xmm", 8), 128, "uint128"), Register("mxcsr", 32))),
+            Feature("org.gnu.gdb.i386.sse", (*_all(_numbered("xmm", 8), 128, _VECTOR), Register("mxcsr", 32))),
             Feature("org.gnu.gdb.i386.linux", _all("orig_eax", 32)),
         ),
     ),
@@ -180,7 +189,7 @@ _AARCH64: Final = Description(
             ),
             (_CPSR,),
         ),
-        Feature("org.gnu.gdb.aarch64.fpu", (*_all(_numbered("v", 32), 128, "uint128", "vector"), *_all("fpsr fpcr", 32))),
+        Feature("org.gnu.gdb.aarch64.fpu", (*_all(_numbered("v", 32), 128, _VECTOR), *_all("fpsr fpcr", 32))),
     ),
 )
 _ARM: Final = Description(

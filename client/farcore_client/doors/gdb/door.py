@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -11,21 +11,19 @@ from farcore.errors import FarcoreError
 from farcore_client.doors.gdb import memory
 from farcore_client.doors.gdb.connection import Connection
 from farcore_client.doors.gdb.session import Session
-from farcore_client.errors import ProtocolError
 from farcore_client.target import Target
 
 _PIECE: Final = 1 << 16
 
 
 class GdbDoor:
-    """Answers gdbs. A dump that cannot be read any more ends their sessions; ``broken`` is why."""
+    """Answers gdbs; ``panicked`` is the CPU that they look at first, ``complain`` gets what they have no words for."""
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, target: Target, complain: Callable[[str], object], panicked: int | None = None) -> None:
+        self.target, self.complain, self.panicked = target, complain, panicked
         self.memory = memory.of(target)
-        self.broken: FarcoreError | None = None
         # Fails now and not at the first gdb where there is no description of the machine.
-        Session(target, self.memory)
+        self._session()
 
     @asynccontextmanager
     async def listening(self, host: str, port: int) -> AsyncIterator[int]:
@@ -34,16 +32,22 @@ class GdbDoor:
         async with server:
             yield server.sockets[0].getsockname()[1]
 
+    def _session(self) -> Session:
+        session = Session(self.target, self.memory, self.panicked)
+        session.complain = self.complain
+        return session
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(Session(self.target, self.memory))
+        connection = Connection(self._session())
         try:
             while not connection.session.over and (received := await reader.read(_PIECE)):
                 # Whatever has to be fetched is fetched in a thread: others are answered meanwhile.
                 writer.write(await asyncio.to_thread(connection.receive, received))
                 await writer.drain()
-        except (ConnectionError, ProtocolError):
-            pass
         except FarcoreError as error:
-            self.broken = error
+            # The dump is another by now, or the server says no: no answer would be right from here on.
+            self.complain(str(error))
+        except ConnectionError:
+            pass
         finally:
             writer.close()

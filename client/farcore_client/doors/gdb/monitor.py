@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from farcore.errors import FarcoreError
+from farcore_client.doors.gdb.launch import load_line
 from farcore_client.printable import printable
 from farcore_client.target import Target
 
@@ -32,12 +33,6 @@ def run(line: str, target: Target, cpus: Sequence[str]) -> str:
         case ["help"] | []:
             return _HELP
     return f"{printable(line)!r} is not known here\n{_HELP}"
-
-
-def load_line(target: Target, vmlinux: str = "VMLINUX") -> str:
-    """The line for gdb that loads the kernel's symbols where KASLR has put it."""
-    offset = target.vmcoreinfo.kernel_offset if target.vmcoreinfo else None
-    return f"symbol-file {vmlinux}" + (f" -o {offset:#x}" if offset else "")
 
 
 def _info(target: Target, cpus: Sequence[str]) -> Iterator[str]:

@@ -6,35 +6,40 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from farcore.errors import FarcoreError, FaultError
+from farcore.errors import FaultError
 from farcore.registers import Prstatus
 from farcore_client.doors.gdb import description, memory, monitor
 from farcore_client.doors.gdb.packets import MAX_PACKET, escaped
+from farcore_client.doors.gdb.panicked import SYMBOLS, cpu_at
 from farcore_client.errors import ProtocolError
 from farcore_client.target import Target
 
 DEAD: Final = "E.The target is a crash dump: nothing in it can run or change"
-# What an E is followed by otherwise: errno's EINVAL and EFAULT.
-_INVALID, _FAULT = b"E16", b"E0e"
+# What an E is followed by otherwise: errno's EINVAL, EFAULT and EIO, in hexadecimal.
+_INVALID, _FAULT, _IO = b"E16", b"E0e", b"E05"
 _FEATURES: Final = (
     f"PacketSize={MAX_PACKET:x};QStartNoAckMode+;qXfer:features:read+;qXfer:memory-map:read+;binary-upload+".encode()
 )
-# Who panicked: kernel/panic.c (4.4 and later), arch/x86/kernel/reboot.c for what did not come through it. -1 without a crash.
-_PANICKED: Final = ("panic_cpu", "crashing_cpu")
 _NUMBERS: Final = re.compile(rb"([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1,16})")
+_ADDRESS: Final = re.compile(rb"[0-9a-fA-F]{1,16}")
 _XFER: Final = re.compile(rb"(features|memory-map):read:([^:]*):([0-9a-fA-F]{1,16}),([0-9a-fA-F]{1,16})")
 
 
 class Session:
-    """One gdb's conversation with ``target``. A thread's id is its CPU's number plus 1; ``over``: gdb has taken its leave."""
+    """One gdb's conversation with ``target``. A thread's id is its CPU's number plus 1; ``over``: gdb has taken its leave.
 
-    def __init__(self, target: Target, mem: memory.Memory) -> None:
+    ``complain`` gets what gdb has no words for.
+    """
+
+    complain: Callable[[str], object] = staticmethod(lambda _: None)
+
+    def __init__(self, target: Target, mem: memory.Memory, panicked: int | None = None) -> None:
         described = description.of(target)
         if described is None:
             raise ProtocolError("gdb has no description of this dump's machine: `farcore mount` gives other tools the file")
         self.target, self.memory, self.description = target, mem, described
-        self.panicked: int | None = None
-        self.current, self.over, self.acknowledges = 1, False, True
+        self.panicked = panicked
+        self.current, self.over, self.acknowledges = (panicked or 0) + 1, False, True
 
     @property
     def threads(self) -> int:
@@ -109,13 +114,11 @@ class Session:
 
     def read_hexadecimal(self, words: bytes) -> bytes:
         """m."""
-        found = self._read(words)
-        return _FAULT if found is None else found.hex().encode()
+        return self._read(words, lambda found: found.hex().encode())
 
     def read_binary(self, words: bytes) -> bytes:
         """x."""
-        found = self._read(words)
-        return _FAULT if found is None else b"b" + escaped(found)
+        return self._read(words, lambda found: b"b" + escaped(found))
 
     def transfer(self, words: bytes) -> bytes:
         """qXfer: a piece of target.xml or of the memory map."""
@@ -129,9 +132,9 @@ class Session:
     def symbols(self, words: bytes) -> bytes:
         """qSymbol: gdb has symbols, and so knows where the kernel wrote down which CPU panicked."""
         value, _, name = words.partition(b":")
-        names = [each.encode().hex().encode() for each in _PANICKED]
-        if value and name in names:
-            self._see_who_panicked(value)
+        names = [each.encode().hex().encode() for each in SYMBOLS]
+        if _ADDRESS.fullmatch(value) and name in names:
+            self.panicked = cpu_at(int(value, 16), self.target, self.memory)
         following = names.index(name) + 1 if name in names else 0
         return b"qSymbol:" + names[following] if following < len(names) and (self.panicked is None or not name) else b"OK"
 
@@ -171,31 +174,26 @@ class Session:
         cpus = self.target.cpus
         return cpus[self.current - 1] if cpus else None
 
-    def _read(self, words: bytes) -> bytes | None:
+    def _read(self, words: bytes, write: Callable[[bytes], bytes]) -> bytes:
         asked = _NUMBERS.fullmatch(words)
         if asked is None:
-            return None
+            return _INVALID
         # Twice as many digits, or escapes, and room for the rest of the packet.
         vaddr, length = int(asked[1], 16), min(int(asked[2], 16), MAX_PACKET // 2 - 8)
         try:
-            return self.memory.read(vaddr, length) if length else b""
+            return write(self.memory.read(vaddr, length) if length else b"")
         except FaultError:
-            return None
+            return _FAULT
+        except ConnectionError as error:
+            # The server is away: this read has failed, and a later one may not.
+            self.complain(str(error))
+            return _IO
 
     def _map(self) -> bytes:
         """The memory map: what gdb could ever ask for, and that it is not to be written to. None where it would be long."""
         regions = self.memory.regions if len(self.memory.regions) <= memory.MAX_REGIONS else []
         lines = [f'<memory type="rom" start="{start:#x}" length="{stop - start:#x}"/>\n' for start, stop in regions]
         return f'<?xml version="1.0"?>\n<memory-map>\n{"".join(lines)}</memory-map>\n'.encode()
-
-    def _see_who_panicked(self, value: bytes) -> None:
-        try:
-            found = self.memory.read(int(value, 16), 4)
-        except (FarcoreError, ValueError):
-            return
-        cpu = int.from_bytes(found, description.ORDER[self.target.elf.header.data], signed=True)
-        if len(found) == 4 and 0 <= cpu < self.threads:
-            self.panicked = cpu
 
 
 Respond = Callable[[Session, bytes], bytes | None]
