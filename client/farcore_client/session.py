@@ -27,6 +27,7 @@ from farcore_client import partial
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl, ServerUrl
 from farcore_client.errors import BusyError, CutError, ProtocolError
+from farcore_client.memorymap import MapReader, MapRun
 from farcore_client.partial import Resource
 from farcore_client.refusal import refusal
 from farcore_client.translation import translated
@@ -106,6 +107,20 @@ class Session:
     async def describe(self, dump: DumpUrl) -> dict[str, Any]:
         """The Dump, as it came."""
         return await self._json(dump.path)
+
+    async def memory_map(self, dump: DumpUrl, etag: str, sink: Callable[[MapRun], object]) -> None:
+        """Give ``sink`` every run of the dump's memory, as they come: minutes, where a large dump is read for it."""
+        reader = MapReader()
+        async with self._answer("GET", f"{dump.path}/map", {"If-Match": etag}) as answer:
+            await self._demand_success(answer)
+            received = 0
+            with translated(self.server):
+                while piece := await answer.content.readany():
+                    received += len(piece)
+                    for run in reader.feed(piece):
+                        sink(run)
+        if not reader.whole:
+            raise CutError("the connection was cut", received=received, length=received + 1)
 
     async def dmesg(self, dump: DumpUrl) -> str:
         """The kernel log, as it came."""

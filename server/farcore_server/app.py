@@ -16,6 +16,7 @@ from farcore_server.catalogue import Catalogue
 from farcore_server.dmesg import KernelLogs
 from farcore_server.dump import Dump
 from farcore_server.lookup import missing
+from farcore_server.memorymap import MemoryMaps
 from farcore_server.metrics import Metrics
 from farcore_server.page import page
 from farcore_server.pages import Batches
@@ -92,6 +93,7 @@ def make_app(catalogue: Catalogue, access: Access, counts: Metrics) -> web.Appli
             web.get(f"{dump}/stored", resources.stored, name="stored"),
             web.get(f"{dump}/memory/physical", resources.physical, name="physical"),
             web.post(f"{dump}/pages", Batches(catalogue, counts).pages, name="pages"),
+            web.get(f"{dump}/map", MemoryMaps(catalogue).map, name="map"),
             web.get(f"{dump}/dmesg", KernelLogs(catalogue).dmesg, name="dmesg"),
             web.get("/v1/profiles/{build_id}", profiles.get, name="profile"),
             web.put("/v1/profiles/{build_id}", profiles.put, name="profile"),

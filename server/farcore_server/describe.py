@@ -31,7 +31,7 @@ def brief(dump: Dump) -> Json:
     links = {"self": base}
     if dump.elf is not None:
         links |= {"vmcore": f"{base}/vmcore", "stored": f"{base}/stored", "physical": f"{base}/memory/physical"}
-        links["dmesg"] = f"{base}/dmesg"
+        links |= {"map": f"{base}/map", "dmesg": f"{base}/dmesg"}
     known = dump.vmcoreinfo
     return {
         "id": dump.id,

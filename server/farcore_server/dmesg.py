@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from typing import Final
 
 from aiohttp import web
 
 from farcore.errors import NoLogError
-from farcore_server import conditions, kernellog
+from farcore_server import conditional, kernellog
 from farcore_server.catalogue import Catalogue
-from farcore_server.conditions import NotModified, PreconditionFailed
 from farcore_server.kernellog import Text
 from farcore_server.lookup import lookup
 from farcore_server.opened import Opened
@@ -34,18 +32,15 @@ class KernelLogs:
         """The log; where the dump's own cannot be read, the text beside it, which its first line says."""
         opened = await lookup(self.catalogue, request.match_info["id"])
         dump = opened.dump
-        headers = {"ETag": dump.etag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
-        outcome = conditions.evaluate(request.method, request.headers, dump.etag, dump.identity.modified, int(time.time()))
-        if isinstance(outcome, PreconditionFailed):
-            detail = f"{outcome.field} does not hold: the dump's ETag is {dump.etag}."
-            raise Problem(412, "changed", "Precondition failed", detail, dump=dump.id, headers={"ETag": dump.etag})
-        if isinstance(outcome, NotModified):
-            return web.Response(status=304, headers=headers)
+        if (unchanged := conditional.current(request, dump)) is not None:
+            return unchanged
         text = self._kept.get(dump.etag) or await self._read(opened)
         opened.demand_unchanged()
+        headers = conditional.fields(dump)
         if text.name is not None:
             # Another file's bytes, which change without the dump.
-            headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+            headers |= {"Cache-Control": "no-store"}
+            del headers["ETag"]
         headers["Farcore-Log"] = text.source
         return web.Response(body=text.content, content_type="text/plain", charset="utf-8", headers=headers)
 

@@ -19,8 +19,9 @@ from typing import Final
 
 LOG: Final = logging.getLogger(__name__)
 
-# Bytes of each kind. A profile is 100 KB a kernel build; the digests of a 1 TiB dump are 8 MiB; an index is 8 bytes a page.
-LIMITS: Final[Mapping[str, int]] = {"profiles": 64 << 20, "digests": 256 << 20, "indexes": 1 << 30}
+# Bytes of each kind. A profile is 100 KB a kernel build; the digests of a 1 TiB dump are 8 MiB; an index is 8 bytes a page; a
+# packed map has 1 MB at most.
+LIMITS: Final[Mapping[str, int]] = {"profiles": 64 << 20, "digests": 256 << 20, "indexes": 1 << 30, "maps": 64 << 20}
 
 _DIGEST: Final = hashlib.sha256
 _DIGEST_SIZE: Final = 32

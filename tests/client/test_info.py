@@ -133,3 +133,26 @@ def test_a_dump_that_says_nothing_of_itself_is_still_shown(farcore: Farcore, sai
     with hostile({"GET /v1/dumps/x": answer(json.dumps(said).encode(), Content_Type=JSON)}) as server:
         done = farcore("info", f"{server.url}/v1/dumps/x")
     assert (done.status, done.text.split()[0]) == (0, "x")
+
+
+def test_the_map_is_a_summary_and_the_first_runs(farcore: Farcore, served: Served) -> None:
+    url = next(word for word in farcore("ls", served.url).text.split() if "small-elf" in word)
+    done = farcore("info", "--map", url)
+    assert (done.status, done.stderr) == (0, "")
+    words = done.text.partition("\n  map ")[2].partition("\n  vmcoreinfo")[0].split("\n")
+    assert [line.split() for line in words[:3]] == [
+        ["data", "8.0", "KiB", "66.7", "%"],
+        ["excluded", "4.0", "KiB", "33.3", "%"],
+        ["absent", "8.0", "KiB"],
+    ]
+    assert words[3].split() == ["runs", "FROM", "TO", "HOLDS", "SIZE"]
+    assert words[4].split() == ["0x0", "0x1000", "absent", "4.0", "KiB"]
+    assert len(words) == 9
+
+
+def test_json_has_the_map_where_it_was_asked_for(farcore: Farcore, served: Served) -> None:
+    url = next(word for word in farcore("ls", served.url).text.split() if "small-elf" in word)
+    said = json.loads(farcore("info", "--map", "--json", url).text)
+    assert [run["kind"] for run in said["map"]["runs"]] == ["absent", "data", "excluded", "absent", "data"]
+    assert said["map"]["runs"][-1] == {"start": "0x4000", "end": "0x5000", "kind": "data"}
+    assert "map" not in json.loads(farcore("info", "--json", url).text)

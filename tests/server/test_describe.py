@@ -68,6 +68,7 @@ def test_a_dump_in_full_is_what_the_protocol_says(path: Path) -> None:
             "vmcore": f"{base}/vmcore",
             "stored": f"{base}/stored",
             "physical": f"{base}/memory/physical",
+            "map": f"{base}/map",
             "dmesg": f"{base}/dmesg",
         },
         "segments": [

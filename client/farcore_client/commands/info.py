@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
@@ -15,12 +16,15 @@ from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.fields import Fields
 from farcore_client.loop import run
+from farcore_client.memorymap import KINDS, MapRun, Summary
 from farcore_client.printable import readable
 from farcore_client.screen import aligned, show
 from farcore_client.session import Session
 
 # One screen: the first ones tell the story, and --json tells the rest.
 MANY: Final = 8
+# Runs that --json gives of a map; more are for who reads /map itself.
+MOST_JSON: Final = 1 << 20
 # What crash, gdb and drgn are started with, or fail for want of.
 _TELLING: Final = (
     "KERNELOFFSET",
@@ -47,31 +51,67 @@ Entry = tuple[str, list[Text]]
 
 @click.command(epilog="\b\nExample: farcore info http://127.0.0.1:8787/v1/dumps/vmcore-1a2b3c4d")
 @click.argument("url", metavar="DUMPURL")
-@click.option("--json", "as_json", is_flag=True, help="All that the server says of it, an object.")
+@click.option("--map", "mapped", is_flag=True, help="Also what its memory holds; the server may have to read all of it.")
+@click.option("--json", "as_json", is_flag=True, help="All that the server says of it, an object; the map as its member `map`.")
 @with_credentials
-def command(url: str, as_json: bool, credentials: Credentials) -> None:
+def command(url: str, mapped: bool, as_json: bool, credentials: Credentials) -> None:
     """Describe a dump: what it is, what its header check said, and which memory it has."""
     dump = DumpUrl.parse(url)
-    said = run(_described(dump, credentials))
-    if as_json:
-        echo_json(said)
-    else:
-        show(screen(dump, Fields(said)))
+    memory = Summary(MOST_JSON if as_json else MANY) if mapped else None
+    said = run(_described(dump, credentials, memory))
+    if not as_json:
+        show(screen(dump, Fields(said), memory))
+        return
+    if memory is not None:
+        said["map"] = {"runs": [one.json() for one in memory.first]}
+    echo_json(said)
 
 
-async def _described(dump: DumpUrl, credentials: Credentials) -> dict[str, Any]:
+async def _described(dump: DumpUrl, credentials: Credentials, memory: Summary | None) -> dict[str, Any]:
     async with Session(dump.server, credentials) as session:
-        return await session.describe(dump)
+        said = await session.describe(dump)
+        if memory is not None:
+            with Reading(Fields(said), memory) as reading:
+                await session.memory_map(dump, Fields(said).text("etag"), reading.add)
+        return said
 
 
-def screen(url: DumpUrl, dump: Fields) -> list[Text]:
+class Reading:
+    """Adds up a map, and says on a terminal's stderr how far the server has read the dump for it."""
+
+    def __init__(self, dump: Fields, memory: Summary) -> None:
+        self._memory = memory
+        ends = [(one.number("physical_address") or 0) + (one.number("memory_size") or 0) for one in dump.several("segments")]
+        self._size = max(ends, default=0)
+        self._shown = -1
+        self._quiet = not sys.stderr.isatty()
+
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._shown >= 0:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def add(self, one: MapRun) -> None:
+        """One more run."""
+        self._memory.add(one)
+        percent = min(100, 100 * one.end // self._size) if self._size else 0
+        if percent != self._shown and not self._quiet:
+            self._shown = percent
+            sys.stderr.write(f"\rreading the memory for its map: {percent:3d} %")
+            sys.stderr.flush()
+
+
+def screen(url: DumpUrl, dump: Fields, memory: Summary | None = None) -> list[Text]:
     """The whole screen: a title, then entries of a word and its lines."""
     state = dump.text("state")
     lines = [
         Text.assemble((dump.text("name") or url.id, "bold"), "  ", (state, STYLES.get(state, ""))),
         Text(f"  {url}", "dim"),
     ]
-    entries = [*_identity(dump), *_verdict(dump), *_memory(dump), *_kernel(dump)]
+    entries = [*_identity(dump), *_verdict(dump), *_memory(dump), *_map(memory), *_kernel(dump)]
     width = max(len(word) for word, _ in entries)
     for word, values in entries:
         for number, value in enumerate(values):
@@ -136,6 +176,25 @@ def _memory(dump: Fields) -> Iterator[Entry]:
     notes = Counter(" ".join(filter(None, (one.text("name"), one.text("type")))) for one in dump.several("notes"))
     if notes:
         yield "notes", _first([Text(f"{count:,} × {name}") for name, count in notes.items()], "kind")
+
+
+def _map(memory: Summary | None) -> Iterator[Entry]:
+    """How much there is of each kind, as a share of what is there, and the first runs."""
+    if memory is None:
+        return
+    there = memory.bytes.total() - memory.bytes["absent"]
+    shares = {kind: f"{100 * size / there:.1f} %" for kind, size in memory.bytes.items() if kind != "absent"}
+    rows = [
+        tuple(map(Text, (kind, readable(memory.bytes[kind]), shares.get(kind, "")))) for kind in KINDS if memory.bytes[kind]
+    ]
+    yield "map", aligned(rows, right=frozenset({1, 2})) if rows else [Text("no memory")]
+    runs = [
+        tuple(map(Text, (f"{one.start:#x}", f"{one.end:#x}", one.kind, readable(one.end - one.start)))) for one in memory.first
+    ]
+    if runs:
+        titles = tuple(Text(title, "dim") for title in ("FROM", "TO", "HOLDS", "SIZE"))
+        head, *lines = aligned([titles, *runs], right=frozenset({0, 1, 3}))
+        yield "runs", [head, *_first(lines, "run", memory.count)]
 
 
 def _cell(segment: Fields, name: str, address: bool) -> Text:
