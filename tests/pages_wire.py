@@ -11,18 +11,19 @@ from backports import zstd
 
 MEDIA_TYPE = "application/vnd.farcore.pages"
 SPACES = {"physical": 0, "vmcore": 1, "stored": 2}
-DATA, ZERO, EXCLUDED, ABSENT, UNREADABLE = range(5)
+DATA, ZERO, EXCLUDED, ABSENT, UNREADABLE, SAME = range(6)
 KINDS = ("data", "zero", "excluded", "absent", "unreadable")
 SOUND: Mapping[str, int] = {}
 
 Item = tuple[str, int, int]
-Run = tuple[int, int]
+# Kind and length, and of SAME where it stood before.
+Run = tuple[int, ...]
 
 
-def request(items: Iterable[Item], level: int | None = None) -> bytes:
+def request(items: Iterable[Item], level: int | None = None, *, repeats: bool = False) -> bytes:
     """A batch of (space, start, length)."""
     packed = [struct.pack("<QIBxxx", start, length, SPACES[space]) for space, start, length in items]
-    header = struct.pack("<4sBBbBII", b"FCPQ", 1, 0 if level is None else 1, level or 0, 0, len(packed), 0)
+    header = struct.pack("<4sBBbBII", b"FCPQ", 1, (level is not None) + 2 * repeats, level or 0, 0, len(packed), 0)
     return header + b"".join(packed)
 
 
@@ -34,8 +35,8 @@ def opening(total: int) -> bytes:
 def frame(at: int, runs: Sequence[Run], data: bytes, stored: bytes | None = None, wrong: Mapping[str, int] = SOUND) -> bytes:
     """A frame; with ``stored``, of codec 1. ``wrong`` replaces fields of its head, under a checksum that fits."""
     codec, body = (0, data) if stored is None else (1, stored)
-    table = b"".join(struct.pack("<Q", length << 4 | kind) for kind, length in runs)
-    fields = {"type": 1, "codec": codec, "free": 0, "runs": len(runs), "at": at, "raw": len(data), "stored": len(body)}
+    table = b"".join(struct.pack(f"<{1 + len(more)}Q", length << 4 | kind, *more) for kind, length, *more in runs)
+    fields = {"type": 1, "codec": codec, "free": 0, "runs": len(table) // 8, "at": at, "raw": len(data), "stored": len(body)}
     assert wrong.keys() <= fields.keys()
     head = struct.pack("<BBHIQII", *{**fields, **wrong}.values())
     return head + struct.pack("<Q", xxhash.xxh3_64_intdigest(head + table + data)) + table + body
@@ -77,12 +78,19 @@ def frames(answer: bytes) -> list[Frame]:
             assert place == len(answer), "the answer goes on behind its end"
             return found
         words = struct.unpack(f"<{runs}Q", table)
-        entries = [(word & 15, word >> 4) for word in words]
+        entries = _entries(words)
         assert (kind, 0 < runs <= 4096, raw <= 1 << 20) == (1, True, True)
-        assert all(length for _, length in entries)
-        assert raw == sum(length for kind, length in entries if kind == DATA)
-        at += sum(length for _, length in entries)
+        assert all(entry[1] for entry in entries)
+        assert raw == sum(entry[1] for entry in entries if entry[0] == DATA)
+        for entry in entries:
+            assert entry[0] != SAME or entry[2] + entry[1] <= at
+            at += entry[1]
         found.append(Frame(start, codec, entries, data))
+
+
+def _entries(words: Sequence[int]) -> list[Run]:
+    rest = iter(words)
+    return [(word & 15, word >> 4, *([next(rest)] if word & 15 == SAME else [])) for word in rest]
 
 
 def painted(answer: bytes) -> list[int | str]:
@@ -90,10 +98,12 @@ def painted(answer: bytes) -> list[int | str]:
     found: list[int | str] = []
     for frame in frames(answer):
         used = 0
-        for kind, length in frame.runs:
+        for kind, length, *source in frame.runs:
             if kind == DATA:
                 found += frame.data[used : used + length]
                 used += length
+            elif kind == SAME:
+                found += found[source[0] : source[0] + length]
             else:
                 found += [0 if kind == ZERO else KINDS[kind]] * length
     return found
@@ -104,8 +114,11 @@ def content(answer: bytes) -> bytes:
     whole = bytearray()
     for frame in frames(answer):
         used = 0
-        for kind, length in frame.runs:
-            assert kind in (DATA, ZERO), KINDS[kind]
-            whole += frame.data[used : used + length] if kind == DATA else bytes(length)
+        for kind, length, *source in frame.runs:
+            assert kind in (DATA, ZERO, SAME), KINDS[kind]
+            if kind == SAME:
+                whole += whole[source[0] : source[0] + length]
+            else:
+                whole += frame.data[used : used + length] if kind == DATA else bytes(length)
             used += length if kind == DATA else 0
     return bytes(whole)

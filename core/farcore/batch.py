@@ -31,7 +31,7 @@ MAX_TOTAL: Final = 1 << 30
 
 _MAGIC: Final = b"FCPQ"
 _HEADER: Final = struct.Struct("<4sBBbxIxxxx")
-_ZSTD: Final = 1
+_ZSTD, _REPEATS = 1, 2
 ITEM: Final = np.dtype([("start", "<u8"), ("length", "<u4"), ("space", "u1"), ("rest", "u1", (3,))])
 MAX_BODY: Final = _HEADER.size + MAX_ITEMS * ITEM.itemsize
 
@@ -56,12 +56,16 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Items, as arrays of one entry each; ``level`` is the zstd level wanted, None where no zstd can be read."""
+    """Items, as arrays of one entry each; ``level`` is the zstd level wanted, None where no zstd can be read.
+
+    ``repeats``: pages that stand in the answer already may be named.
+    """
 
     start: U64
     length: U64
     space: npt.NDArray[np.uint8]
     level: int | None = None
+    repeats: bool = False
 
     def __post_init__(self) -> None:
         if self.level is not None and self.level not in LEVELS:
@@ -75,7 +79,7 @@ class Batch:
                 raise FrameError(f"item {int(wrong.argmax())} {what}")
 
     @classmethod
-    def of(cls, items: Iterable[Item | tuple[Space, int, int]], level: int | None = None) -> Batch:
+    def of(cls, items: Iterable[Item | tuple[Space, int, int]], level: int | None = None, *, repeats: bool = False) -> Batch:
         """These items, in this order; FrameError for one that cannot be asked for."""
         wanted = list(items)
         for number, (_, start, length) in enumerate(wanted):
@@ -83,7 +87,7 @@ class Batch:
                 raise FrameError(f"item {number} starts outside 0 to 2^64 - 1, or is longer than 2^32 - 1 bytes; ask for parts")
         spaces, starts, lengths = zip(*wanted, strict=True) if wanted else ((), (), ())
         space = np.array([SPACES.index(each) for each in spaces], np.uint8)
-        return cls(np.array(starts, np.uint64), np.array(lengths, np.uint64), space, level)
+        return cls(np.array(starts, np.uint64), np.array(lengths, np.uint64), space, level, repeats)
 
     @classmethod
     def parse(cls, body: bytes | bytearray) -> Batch:
@@ -99,13 +103,14 @@ class Batch:
         if body[7] or any(body[12:16]) or items["rest"].any():
             raise FrameError("the bytes that this version leaves free are not zero")
         columns = items["start"].astype(np.uint64), items["length"].astype(np.uint64), items["space"].copy()
-        return cls(*columns, level if codecs & _ZSTD else None)
+        return cls(*columns, level if codecs & _ZSTD else None, bool(codecs & _REPEATS))
 
     def pack(self) -> bytes:
         """The body of the request."""
         items = np.zeros(len(self), ITEM)
         items["start"], items["length"], items["space"] = self.start, self.length, self.space
-        header = _HEADER.pack(_MAGIC, VERSION, 0 if self.level is None else _ZSTD, self.level or 0, len(self))
+        codecs = (0 if self.level is None else _ZSTD) | (_REPEATS if self.repeats else 0)
+        header = _HEADER.pack(_MAGIC, VERSION, codecs, self.level or 0, len(self))
         return header + items.tobytes()
 
     def __len__(self) -> int:
@@ -117,9 +122,9 @@ class Batch:
         return int(self.length.sum(dtype=np.uint64))
 
     def split(self, pieces: Iterable[Piece]) -> Iterator[Part]:
-        """Pieces of this batch's answer, cut where items end: each part is of one item, in order."""
+        """Pieces of this batch's answer (without repeats), cut where items end: each part is of one item, in order."""
         ends = self._ends
-        for at, rest, kind, content in pieces:
+        for at, rest, kind, content, _ in pieces:
             item = bisect_right(ends, at)
             while rest:
                 length = min(rest, ends[item] - at)

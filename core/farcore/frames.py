@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from farcore.errors import FrameError
@@ -40,31 +41,39 @@ _KIND_BITS: Final = 4
 _WINDOW_LOG: Final = MAX_RAW.bit_length() - 1
 _NOTHING: Final = memoryview(b"")
 
+U64 = npt.NDArray[np.uint64]
+
 
 class Found(IntEnum):
-    """What a stretch of the answer is: the four of runs.Kind, and what the storage failed to read."""
+    """What a stretch of the answer is: the four of runs.Kind, what the storage failed to read, and what stood in it before."""
 
     DATA = 0
     ZERO = 1
     EXCLUDED = 2
     ABSENT = 3
     UNREADABLE = 4
+    SAME = 5
 
 
 class Entry(NamedTuple):
-    """``length`` bytes of one kind: what a frame's table has."""
+    """``length`` bytes of one kind: what a frame's table has; those of kind SAME are those from ``source`` on."""
 
     kind: int
     length: int
+    source: int = 0
 
 
 class Piece(NamedTuple):
-    """``length`` bytes from position ``at`` of the answer on; ``content`` has them if ``kind`` is DATA, else nothing."""
+    """``length`` bytes from position ``at`` of the answer on; ``content`` has them if ``kind`` is DATA, else nothing.
+
+    If ``kind`` is SAME they are those that came at ``source``, before ``at``.
+    """
 
     at: int
     length: int
     kind: Found
     content: memoryview
+    source: int = 0
 
 
 @cache
@@ -100,9 +109,15 @@ def frame(
         packed: bytes = _zstd().compress(content, level)
         if len(packed) < len(content):
             stored, codec = packed, _ZSTD
-    table = struct.pack(f"<{len(runs)}Q", *[length << _KIND_BITS | kind for kind, length in runs])
-    head = _FRAME.pack(_PAGES, codec, 0, len(runs), at, len(content), len(stored))
+    words = [word for run in runs for word in _words(*run)]
+    table = struct.pack(f"<{len(words)}Q", *words)
+    head = _FRAME.pack(_PAGES, codec, 0, len(words), at, len(content), len(stored))
     return head + _checksum(head, table, content) + table, stored
+
+
+def _words(kind: int, length: int, source: int) -> tuple[int, ...]:
+    word = length << _KIND_BITS | kind
+    return (word, source) if kind == Found.SAME else (word,)
 
 
 def closing(total: int, frames: int) -> bytes:
@@ -122,11 +137,12 @@ def _checksum(*parts: bytes | memoryview) -> bytes:
 class Decoder:
     """Reads the answer to a batch of ``total`` bytes; holds at most one frame of ``largest`` bytes of data.
 
-    ``zstd``: whether the batch asked for it. Every FrameError is final.
+    ``zstd``, ``repeats``: whether the batch asked for them. Every FrameError is final.
     """
 
-    def __init__(self, total: int, *, zstd: bool, largest: int = MAX_RAW) -> None:
+    def __init__(self, total: int, *, zstd: bool, repeats: bool = False, largest: int = MAX_RAW) -> None:
         self.complete = False
+        self._repeats = repeats
         self._total, self._zstd, self._largest = total, zstd, largest
         self._at = self._frames = 0
         self._head = b""
@@ -197,7 +213,7 @@ class Decoder:
         _, codec, _, runs, _, raw, _ = _FRAME.unpack_from(self._head)
         body = memoryview(self._buffer).toreadonly()
         table, stored = body[: runs * _WORD], body[runs * _WORD :]
-        kinds, lengths = self._runs(table, raw)
+        kinds, lengths, sources = self._runs(table, raw)
         content = memoryview(_expanded(stored, raw)) if codec == _ZSTD else stored
         self._verify(table, content)
         at, used = self._at, 0
@@ -205,25 +221,53 @@ class Decoder:
         self._frames += 1
         self._step = self._read_head
         self._expect(_FRAME.size + _CHECKSUM.size)
-        for kind, length in zip(kinds, lengths, strict=True):
+        for kind, length, source in zip(kinds, lengths, sources, strict=True):
             held = length if kind == Found.DATA else 0
-            yield Piece(at, length, Found(kind), content[used : used + held] if held else _NOTHING)
+            yield Piece(at, length, Found(kind), content[used : used + held] if held else _NOTHING, source)
             at, used = at + length, used + held
 
-    def _runs(self, table: memoryview, raw: int) -> tuple[list[int], list[int]]:
-        words = np.frombuffer(table, "<u8")
+    def _runs(self, table: memoryview, raw: int) -> tuple[list[int], list[int], list[int]]:
+        words, sources = _parted(np.frombuffer(table, "<u8")) if self._repeats else (np.frombuffer(table, "<u8"), None)
         kinds, lengths = (words & np.uint64(15)).astype(np.uint8), words >> np.uint64(_KIND_BITS)
         # Each length by itself first: then their sum cannot wrap.
-        if kinds.max() > max(Found) or lengths.min() == 0 or int(lengths.max()) > self._total:
+        if (
+            kinds.max() > (Found.SAME if self._repeats else Found.UNREADABLE)
+            or lengths.min() == 0
+            or int(lengths.max()) > self._total
+        ):
             raise FrameError("a frame's table has a kind or a length that cannot be")
         data = int(lengths[kinds == Found.DATA].sum())
         if data != raw or self._at + sum(lengths.tolist()) > self._total:
             raise FrameError(f"a frame's table does not fit its {raw:,} bytes of data and what is left of the answer")
-        return kinds.tolist(), lengths.tolist()
+        if sources is None:
+            return kinds.tolist(), lengths.tolist(), [0] * len(kinds)
+        self._demand_before(kinds, lengths, sources)
+        return kinds.tolist(), lengths.tolist(), sources.tolist()
+
+    def _demand_before(self, kinds: npt.NDArray[np.uint8], lengths: U64, sources: U64) -> None:
+        """What came before must have come: the whole of it before the entry that names it."""
+        starts = np.cumsum(lengths) - lengths + np.uint64(self._at)
+        same = kinds == Found.SAME
+        # Each by itself first: then their sum cannot wrap.
+        if (sources[same] > starts[same]).any() or (sources[same] + lengths[same] > starts[same]).any():
+            raise FrameError("a frame names bytes that have not come yet as those that came before")
 
     def _verify(self, *parts: memoryview) -> None:
         if self._head[_FRAME.size :] != _checksum(self._head[: _FRAME.size], *parts):
             raise FrameError(f"the frame for byte {self._at:,} was damaged on its way: its checksum differs; ask for it again")
+
+
+def _parted(words: U64) -> tuple[U64, U64]:
+    """A table's entries, and the source of each (0 unless it is SAME): the word behind it."""
+    rows: list[tuple[int, int]] = []
+    rest = iter(words.tolist())
+    for word in rest:
+        source = next(rest, None) if word & 15 == Found.SAME else 0
+        if source is None:
+            raise FrameError("a frame's table ends within an entry")
+        rows.append((word, source))
+    both = np.array(rows, np.uint64)
+    return both[:, 0], both[:, 1]
 
 
 def _expanded(stored: memoryview, raw: int) -> bytes:

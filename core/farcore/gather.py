@@ -88,7 +88,7 @@ class Plan:
         for low in range(0, self.cells, WINDOW):
             for draft in _drafts(at, _joined(self._pieces(low, min(low + WINDOW, self.cells)))):
                 yield draft
-                at += sum(length for _, length in draft.runs)
+                at += sum(run.length for run in draft.runs)
 
     def _pieces(self, low: int, high: int) -> _Pieces:
         """The cells [low, high) of all that the items touch, cut to them."""
@@ -196,7 +196,7 @@ def collect(source: Source, draft: Draft, head: bytes = b"") -> Gathered:
     runs: list[Entry] = []
     parts: list[memoryview] = []
     reads = iter(draft.reads)
-    for kind, length in draft.runs:
+    for kind, length, _ in draft.runs:
         rest = length if kind == Found.DATA else 0
         if not rest:
             _append(runs, kind, length)
@@ -233,7 +233,7 @@ def without_zeros(at: int, gathered: Gathered) -> Gathered:
     runs: list[Entry] = []
     kept: list[memoryview] = []
     used = 0
-    for kind, length in gathered.runs:
+    for kind, length, _ in gathered.runs:
         if kind != Found.DATA:
             _append(runs, kind, length)
         else:

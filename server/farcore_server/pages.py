@@ -22,6 +22,7 @@ from farcore import frames, gather
 from farcore.batch import MAX_BODY, MAX_ITEMS, MAX_TOTAL, SPACES, Batch, Space
 from farcore.errors import FarcoreError, FrameError
 from farcore.gather import Draft, Gathered, Plan
+from farcore.repeats import Repeats
 from farcore_server import conditions
 from farcore_server.catalogue import Catalogue
 from farcore_server.conditions import PreconditionFailed
@@ -41,6 +42,9 @@ WRITE: Final = 64 << 10
 # More items are a thread's work: these take 1 ms.
 _MANY_ITEMS: Final = 1 << 13
 
+# Answers of a worker at a time in which repeated pages are looked for: each has a table of up to 6 MiB.
+MAX_TABLES: Final = 8
+
 # Data that the loop compresses itself: handing it to a thread would take as long.
 SMALL: Final = 16 << 10
 
@@ -57,6 +61,7 @@ class Batches:
 
     def __init__(self, catalogue: Catalogue, metrics: Metrics) -> None:
         self.catalogue, self.metrics = catalogue, metrics
+        self._tables = 0
 
     async def pages(self, request: web.Request) -> web.StreamResponse:
         """Every item of the batch, in its order; ?normalised: of the vmcore in the kernel's own layout."""
@@ -71,7 +76,14 @@ class Batches:
         if plan.cells > MAX_CELLS:
             raise _too_much(f"These ranges are {plan.cells:,} pieces of this dump; an answer has at most {MAX_CELLS:,}")
         head = layouts["vmcore"].head if "vmcore" in layouts else b""
-        return await self._send(request, _Work(opened, head, batch.level), batch, plan)
+        # Repeats may be named and need not be.
+        if not batch.repeats or self._tables >= MAX_TABLES:
+            return await self._send(request, _Work(opened, head, batch.level), batch, plan)
+        self._tables += 1
+        try:
+            return await self._send(request, _Work(opened, head, batch.level, Repeats(batch.total)), batch, plan)
+        finally:
+            self._tables -= 1
 
     async def _send(self, request: web.Request, work: _Work, batch: Batch, plan: Plan) -> web.StreamResponse:
         response = web.StreamResponse(
@@ -133,6 +145,7 @@ class _Work:
     opened: Opened
     head: bytes
     level: int | None
+    repeats: Repeats | None = None
 
     async def frame(self, draft: Draft) -> _Packed:
         """The draft's frame, its bytes of one version of the file: SourceChangedError otherwise."""
@@ -141,10 +154,21 @@ class _Work:
         if gathered is None:
             gathered = await loop.run_in_executor(_COLD, self._fetch, draft)
         self.opened.demand_unchanged()
-        runs, content = gather.without_zeros(draft.at, gathered)
+        runs, content = self._reduced(draft, gather.without_zeros(draft.at, gathered))
         if self.level is None or len(content) < SMALL:
             return frames.frame(draft.at, runs, content, self.level)
         return await loop.run_in_executor(_ZSTD, frames.frame, draft.at, runs, content, self.level)
+
+    def _reduced(self, draft: Draft, gathered: Gathered) -> Gathered:
+        return gathered if self.repeats is None else self.repeats.named(draft, gathered, self._same)
+
+    def _same(self, offset: int, content: memoryview) -> bool:
+        """Whether the file has these bytes at ``offset``; False where it would have to be waited for."""
+        found = bytearray(len(content))
+        flags = 0 if self.opened.residency.always else os.RWF_NOWAIT
+        with contextlib.suppress(OSError):
+            return os.preadv(self.opened.source.fd, [found], offset, flags) == len(content) and found == content.tobytes()
+        return False
 
     def _gathered_now(self, draft: Draft) -> Gathered | None:
         """What needs no waiting; None where anything would wait, or fail."""

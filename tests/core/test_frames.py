@@ -18,11 +18,11 @@ from farcore.errors import FrameError
 from farcore.frames import MAX_RAW, MAX_RUNS, Decoder, Entry, Found, Piece
 from farcore.runs import Kind
 from tests import pages_wire
-from tests.pages_wire import ABSENT, DATA, EXCLUDED, UNREADABLE, ZERO, Run
+from tests.pages_wire import ABSENT, DATA, EXCLUDED, SAME, UNREADABLE, ZERO, Run
 
 TEXT = b"one page is much like another, " * 100
 RUNS: list[Run] = [(DATA, 3000), (ZERO, 4096), (EXCLUDED, 1), (ABSENT, 1 << 33), (UNREADABLE, 4096), (DATA, 100)]
-TOTAL = sum(length for _, length in RUNS) + 5
+TOTAL = sum(run[1] for run in RUNS) + 5
 PACKED = zstd.compress(TEXT)
 
 
@@ -42,7 +42,7 @@ def read(answer: bytes | Iterable[bytes], total: int = TOTAL, *, zstd: bool = Tr
 
 
 def summary(pieces: Iterable[Piece]) -> list[tuple[int, int, int, bytes]]:
-    return [(at, length, kind, bytes(content)) for at, length, kind, content in pieces]
+    return [(at, length, kind, bytes(content)) for at, length, kind, content, _ in pieces]
 
 
 EXPECTED = [
@@ -205,6 +205,47 @@ HOSTILE = {
     "an end with a wrong checksum": ("checksum", after(FIVE + pages_wire.closing(5, 1)[:24] + bytes(8), 5)),
     "bytes behind the end": ("behind its end", after(FIVE + pages_wire.closing(5, 1) + b"\0", 5)),
 }
+
+
+FAR = 1 << 60
+REPEATS: dict[str, tuple[str, list[Run]]] = {
+    "bytes that come later": ("not come yet", [(DATA, 5), (SAME, 3, 6)]),
+    "bytes that end in themselves": ("not come yet", [(DATA, 5), (SAME, 3, 3)]),
+    "bytes past the end": ("not come yet", [(DATA, 5), (SAME, 3, FAR)]),
+    "a sum that wraps": ("not come yet", [(DATA, 5), (SAME, 3, (1 << 64) - 1)]),
+    "bytes before the first": ("not come yet", [(SAME, 3, 0), (DATA, 5)]),
+    "no bytes": ("kind or a length", [(DATA, 5), (SAME, 0, 0)]),
+    "too many bytes": ("does not fit", [(DATA, 5), (SAME, 5, 0), (ABSENT, 4991)]),
+    "nothing behind it": ("ends within an entry", [(DATA, 5), (SAME, 3)]),
+    "another kind": ("kind or a length", [(DATA, 5), (6, 3)]),
+}
+
+
+class TestRepeats:
+    RUNS: tuple[Run, ...] = ((DATA, 5), (ZERO, 2), (SAME, 4, 1), (SAME, 7, 0))
+
+    def test_what_came_before_is_named_by_where_it_stood(self) -> None:
+        entries = [Entry(kind, length, *source) for kind, length, *source in self.RUNS]
+        answer = frames.opening(18) + b"".join(frames.frame(0, entries, b"fives")) + frames.closing(18, 1)
+        assert answer == pages_wire.opening(18) + pages_wire.frame(0, self.RUNS, b"fives") + pages_wire.closing(18, 1)
+        decoder = Decoder(18, zstd=False, repeats=True)
+        assert [(at, length, kind, source) for at, length, kind, _, source in decoder.feed(answer)] == [
+            (0, 5, DATA, 0),
+            (5, 2, ZERO, 0),
+            (7, 4, SAME, 1),
+            (11, 7, SAME, 0),
+        ]
+        decoder.finish()
+
+    def test_it_is_refused_where_it_was_not_asked_for(self) -> None:
+        with pytest.raises(FrameError, match="kind or a length"):
+            list(Decoder(5000, zstd=False).feed(after(pages_wire.frame(0, self.RUNS, b"fives"))))
+
+    @pytest.mark.parametrize("what", REPEATS)
+    def test_an_entry_that_names_what_did_not_come_is_refused(self, what: str) -> None:
+        says, runs = REPEATS[what]
+        with pytest.raises(FrameError, match=says):
+            list(Decoder(5000, zstd=False, repeats=True).feed(after(pages_wire.frame(0, runs, b"fives"))))
 
 
 class TestHostility:

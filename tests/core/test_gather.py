@@ -35,8 +35,8 @@ def plan(items: Iterable[Item | tuple[Space, int, int]], layouts: Mapping[Space,
     for draft in drafts:
         assert draft.at == at
         assert draft.raw == sum(length for _, length in draft.reads) <= FRAME
-        assert draft.raw == sum(length for kind, length in draft.runs if kind == Found.DATA)
-        at += sum(length for _, length in draft.runs)
+        assert draft.raw == sum(run.length for run in draft.runs if run.kind == Found.DATA)
+        at += sum(run.length for run in draft.runs)
     assert at == batch.total
     return drafts
 
@@ -45,7 +45,7 @@ def unrolled(gathered: Gathered) -> list[Cell]:
     """Byte by byte: a number, or the name of a kind without bytes."""
     content = iter(gathered.content)
     cells: list[Cell] = []
-    for kind, length in gathered.runs:
+    for kind, length, _ in gathered.runs:
         if kind == Found.DATA:
             cells += [next(content) for _ in range(length)]
         else:
@@ -185,7 +185,7 @@ class TestCollect:
         source = Faulty(BytesSource(self.CONTENT), at={0: "unreadable"})
         runs = [Entry(Found.ABSENT, 5), Entry(Found.DATA, 10), Entry(Found.ZERO, 2), Entry(Found.DATA, 3)]
         found = gather.collect(source, Draft(0, 13, [(0, 10), (9, 3)], runs))
-        assert [tuple(run) for run in found.runs] == [
+        assert [(run.kind, run.length) for run in found.runs] == [
             (Found.ABSENT, 5),
             (Found.UNREADABLE, 10),
             (Found.ZERO, 2),
@@ -225,7 +225,7 @@ class TestWithoutZeros:
         found = gather.without_zeros(at, Gathered(runs, memoryview(data)))
         assert unrolled(found) == cells
         place, zeros = at, 0
-        for kind, length in found.runs:
+        for kind, length, _ in found.runs:
             if kind == Found.ZERO:
                 assert (place % GRAIN, length % GRAIN) == (0, 0)
                 zeros += length // GRAIN
@@ -241,4 +241,4 @@ class TestWithoutZeros:
 
 def merged(runs: Iterable[Entry]) -> list[Entry]:
     """Neighbours of one kind as one."""
-    return [Entry(kind, sum(length for _, length in same)) for kind, same in groupby(runs, lambda run: run.kind)]
+    return [Entry(kind, sum(run.length for run in same)) for kind, same in groupby(runs, lambda run: run.kind)]

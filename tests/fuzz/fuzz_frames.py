@@ -66,12 +66,13 @@ def one(raw: bytes) -> None:
 
 def read(received: bytes, cut: int) -> None:
     """The invariant of an answer."""
-    decoder, at = Decoder(TOTAL, zstd=True, largest=LARGEST), 0
+    decoder, at = Decoder(TOTAL, zstd=True, repeats=cut % 2 == 0, largest=LARGEST), 0
     with suppress(FrameError):
         for part in (received[:cut], received[cut:]):
             for piece in decoder.feed(part):
                 assert piece.at == at
                 assert piece.length > 0
+                assert piece.source + piece.length <= at or piece.kind is not Found.SAME
                 assert len(piece.content) == (piece.length if piece.kind is Found.DATA else 0) <= LARGEST
                 at += piece.length
         decoder.finish()

@@ -40,10 +40,9 @@ class Served:
     server: Connection
     link: str
 
-    def ask(self, items: list[Item], level: int | None) -> bytes:
-        answer = self.server.request(
-            "POST", f"{self.link}/pages", {"Content-Type": MEDIA_TYPE}, pages_wire.request(items, level)
-        )
+    def ask(self, items: list[Item], level: int | None, *, repeats: bool = False) -> bytes:
+        body = pages_wire.request(items, level, repeats=repeats)
+        answer = self.server.request("POST", f"{self.link}/pages", {"Content-Type": MEDIA_TYPE}, body)
         assert answer.status == 200
         return answer.body
 
@@ -111,12 +110,39 @@ def test_any_batch_gives_exactly_the_bytes_of_each_item(
     assert [len(some) + none for some, none in zip(found, absent, strict=True)] == [length for _, _, length in items]
 
 
+@ASKED
+@given(items=st.lists(st.tuples(spaces, positions, lengths), min_size=1, max_size=12), level=levels)
+def test_an_answer_that_names_repeated_pages_is_the_same_string_of_bytes(
+    file: Served, content: bytes, items: list[tuple[Space, int, int]], level: int | None
+) -> None:
+    answer = file.ask([*items], level, repeats=True)
+    wanted = b"".join(content[start : start + length].ljust(length, b"?") for _, start, length in items)
+    assert [byte if byte != "absent" else ord("?") for byte in pages_wire.painted(answer)] == list(wanted)
+    decoder = Decoder(len(wanted), zstd=level is not None, repeats=True)
+    found = bytearray()
+    for at, length, kind, data, source in decoder.feed(answer):
+        assert at == len(found)
+        missing = b"?" if kind is Found.ABSENT else b"\0"
+        found += data if kind is Found.DATA else found[source : source + length] if kind is Found.SAME else missing * length
+    decoder.finish()
+    assert found == wanted
+
+
+def test_a_page_that_comes_again_is_sent_once(file: Served, content: bytes) -> None:
+    answer = file.ask([("vmcore", 0, SIZE)], None, repeats=True)
+    pages = [content[at : at + PAGE] for at in range(0, SIZE - PAGE + 1, PAGE)]
+    sent = sum(len(frame.data) for frame in pages_wire.frames(answer))
+    assert sent == len(set(pages) - {bytes(PAGE)}) * PAGE + SIZE % PAGE
+    assert sum(run[0] == pages_wire.SAME for frame in pages_wire.frames(answer) for run in frame.runs) > 10
+    assert pages_wire.content(answer) == content
+
+
 def there(answer: bytes) -> bytes:
     """All bytes that there are."""
     found = bytearray()
     for frame in pages_wire.frames(answer):
         used = 0
-        for kind, length in frame.runs:
+        for kind, length, *_ in frame.runs:
             assert kind in (pages_wire.DATA, pages_wire.ZERO, pages_wire.ABSENT)
             if kind == pages_wire.DATA:
                 found += frame.data[used : used + length]

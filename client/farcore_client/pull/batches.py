@@ -43,10 +43,10 @@ class Batches:
     async def fetch(self, landing: Landing, threads: Executor) -> None:
         """All that is left of its work; what has landed when an error comes is there and checked."""
         level = self.pace.wanted()
-        batch = Batch.of([Item(self._space, *each) for each in landing.rest()], level)
+        batch = Batch.of([Item(self._space, *each) for each in landing.rest()], level, repeats=True)
         headers = {"Content-Type": frames.MEDIA_TYPE, "If-Match": self._version.etag}
         loop, began = asyncio.get_running_loop(), time.monotonic()
-        decoder = frames.Decoder(batch.total, zstd=level is not None)
+        decoder = frames.Decoder(batch.total, zstd=level is not None, repeats=True)
         async with self._session.exchange("POST", f"{self._dump.path}/pages", headers, batch.pack()) as answer:
             _demand_pages(answer.status, answer.content_type, answer.headers.get("ETag"), self._version)
             async for piece in self._session.pieces(answer, batch.total):

@@ -58,13 +58,16 @@ class Landing:
     def take(self, pieces: Iterable[Piece]) -> None:
         """Checked pieces; FaultError for what the server's storage could not read."""
         tally = self.tally
-        for begin, length, kind, content in pieces:
+        for begin, length, kind, content, source in pieces:
             at = self.base + begin
             if kind is Found.DATA:
                 self._write(at, content)
                 tally.data += length
             elif kind is Found.ZERO:
                 tally.zero += length
+            elif kind is Found.SAME:
+                self._repeat(at, length, self.base + source)
+                tally.repeated += length
             elif kind is Found.UNREADABLE:
                 position = next(self.work.places(at, length)).offset
                 raise FaultError(address=position, length=length, space=self._space, kind="unreadable")
@@ -93,6 +96,13 @@ class Landing:
         else:
             self.tally.zero += len(content)
         self.at += len(content)
+
+    def _repeat(self, at: int, length: int, source: int) -> None:
+        for begin, size in self.work.places(source, length):
+            for position, part in self.work.places(at, size):
+                self._part.copy(begin, part, position)
+                begin += part
+            at += size
 
     def _write(self, at: int, content: memoryview) -> None:
         for position, length in self.work.places(at, len(content)):
