@@ -55,6 +55,7 @@ TOOLS = {
     for tool in (
         Tool("crash", "crash"),
         Tool("curl", "curl"),
+        Tool("debuginfod", "debuginfod"),
         Tool("drgn", python=sys.executable),
         Tool("fusermount3", "fuse3"),
         Tool("gdb", "gdb"),

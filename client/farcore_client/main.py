@@ -12,7 +12,7 @@ import click
 from farcore import __version__
 from farcore.errors import FarcoreError, SettingsError
 from farcore_client.commands import COMMANDS
-from farcore_client.printable import printable
+from farcore_client.notice import notice
 
 # What a shell reports of a program that SIGPIPE has ended: `farcore read ... | head` ends as `cat | head` does.
 CLOSED_PIPE: Final = 141
@@ -78,5 +78,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _say(sentence: str, status: int) -> int:
-    print(f"farcore: {printable(sentence)}", file=sys.stderr)
+    notice(sentence)
     return status

@@ -21,7 +21,7 @@ def test_every_dump_has_a_line_with_what_one_asks_first(farcore: Farcore, served
     done = farcore("ls", served.url)
     assert (done.status, done.stderr) == (0, "")
     head, cut, foreign, small = done.text.splitlines()
-    assert head.split() == ["NAME", "SIZE", "ARCH", "KERNEL", "CRASHED", "STATE", "URL", "REASON"]
+    assert head.split() == ["NAME", "SIZE", "ARCH", "KERNEL", "CRASHED", "STATE", "BUILD-ID", "URL", "REASON"]
     size = f"{len(SMALL.tobytes()) / 1024:.1f} KiB"
     crashed = "2023-11-14T22:13:20Z"  # date -u -d @1700000000
     assert small.split() == [

@@ -47,19 +47,21 @@ async def _listed(server: ServerUrl, credentials: Credentials) -> list[dict[str,
 
 
 def table(server: ServerUrl, dumps: list[Fields], *, stacked: bool) -> list[Text]:
-    """The list: URL, and why it was refused or crashed, stand below each dump if ``stacked``, else in its own line."""
+    """The list: URL, build-id, and why it was refused or crashed, stand below each dump if ``stacked``, else in its own line."""
+    ids = [dump.text("build_id") for dump in dumps]
     urls = [Text(f"{server}/v1/dumps/{dump.text('id')}") for dump in dumps]
     reasons = [Text(dump.text("verdict", "policy", "reason") if _refused(dump) else dump.text("panic")) for dump in dumps]
-    titles = _TITLES if stacked else (*_TITLES, "URL", "REASON")
+    titles = _TITLES if stacked else (*_TITLES, "BUILD-ID", "URL", "REASON")
     rows = [tuple(Text(title, "bold") for title in titles)]
-    for dump, url, reason in zip(dumps, urls, reasons, strict=True):
-        rows.append(_cells(dump) if stacked else (*_cells(dump), url, reason))
+    for dump, build_id, url, reason in zip(dumps, ids, urls, reasons, strict=True):
+        rows.append(_cells(dump) if stacked else (*_cells(dump), Text(build_id or "-"), url, reason))
     head, *lines = aligned(rows, right=frozenset({1}))
     if not stacked:
         return [head, *lines]
     shown = [head]
-    for dump, line, url, reason in zip(dumps, lines, urls, reasons, strict=True):
-        below = [Text("  ").append(part.plain, "dim") for part in (url, reason) if part]
+    for dump, line, build_id, url, reason in zip(dumps, lines, ids, urls, reasons, strict=True):
+        identity = Text(f"build-id {build_id}" if build_id else "")
+        below = [Text("  ").append(part.plain, "dim") for part in (url, identity, reason) if part]
         if _refused(dump):
             line.stylize("dim")
         shown += [line, *below]
