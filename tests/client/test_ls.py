@@ -32,6 +32,7 @@ def test_every_dump_has_a_line_with_what_one_asks_first(farcore: Farcore, served
         "6.1.0-test",
         crashed,
         "ready",
+        "-",
         small.split()[-1],
     ]
     assert foreign.split()[3:5] + foreign.split()[5:9] == ["EM_S390", "ELF64", "BE", "-", "-", "refused"]
