@@ -60,8 +60,8 @@ def test_only_web_addresses_are_servers() -> None:
 
 
 def test_the_cache_is_where_debuginfod_find_has_it() -> None:
-    home = {"HOME": "/home/kim"}
-    assert debuginfod.cache(home) == Path("/home/kim/.cache/debuginfod_client")
+    home = {"HOME": "/u/kim"}
+    assert debuginfod.cache(home) == Path("/u/kim/.cache/debuginfod_client")
     assert debuginfod.cache(home | {"XDG_CACHE_HOME": "/x"}) == Path("/x/debuginfod_client")
     assert debuginfod.cache(home | {"XDG_CACHE_HOME": "/x", "DEBUGINFOD_CACHE_PATH": "/y"}) == Path("/y")
 
