@@ -56,7 +56,7 @@ small, _ = inspect(place._replace(path=sys.argv[2]), rules)  # everything once b
 small.layout("physical"), small.layout("normalised"), list(describe.text(small))
 Path("/proc/self/clear_refs").write_text("5")
 before, clock = memory("VmRSS"), [perf_counter()]
-dump, source = inspect(place, rules)
+dump, files = inspect(place, rules)
 clock.append(perf_counter())
 after, peak = memory("VmRSS"), memory("VmHWM")
 assert dump.elf is not None, dump.reason

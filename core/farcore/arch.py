@@ -13,7 +13,7 @@ from typing import Final, Literal
 
 from farcore.elf import EHDR_SIZE, ET_CORE, MAGIC, PHDR_SIZE, Bits, Data
 from farcore.errors import SettingsError
-from farcore.hosts import EM_PPC64, KERNEL_CROSS, Host, host_of, machine_name
+from farcore.hosts import EM_PPC64, HOSTS, KERNEL_CROSS, Host, host_of, machine_name
 from farcore.hosts import host as host_named
 
 TERMS: Final = ("magic", "type", "arch", "class", "ident-version", "version", "ehsize", "phentsize", "phnum")
@@ -215,6 +215,35 @@ def check(raw: bytes, host: Host, policy: Policy, cross: Mapping[str, frozenset[
         return Verdict(host.name, kernel, PolicyVerdict(accepted, reason), _order_doubt(own))
     answer, forgiven = _cross(own, host, _Taken(host, cross, policy.allow))
     return Verdict(host.name, kernel, answer, _order_doubt(own) + forgiven)
+
+
+def check_uname(name: str, machine: int | None, bits: Bits, host: Host, policy: Policy) -> Verdict:
+    """Both verdicts on a dump without an ELF header, by the ``name`` in its utsname.machine and the e_machine it stands for.
+
+    Of the nine terms ``arch`` alone is tested. ``machine`` is None where nobody knows the name: only --allow-arch any takes it.
+    """
+    by_kernel, own = _Taken(host, KERNEL_CROSS), _Taken(host, KERNEL_CROSS, policy.allow)
+    found = f"{name or 'no name'}" + ("" if machine is None else f" ({machine_name(machine)})")
+    who, kernel = (None if machine is None else taken.who(machine, bits) for taken in (own, by_kernel))
+    if who is None and own.any:
+        who = ANY
+    tested = Term("arch", kernel is not None, by_kernel.expected(bits), found)
+    terms = tuple(tested if term == "arch" else Term(term, None, "", None) for term in TERMS)
+    by: By | None = None if kernel is None else "cross" if kernel == "cross" else "native"
+    if policy.name == "kernel":
+        who = kernel
+    if who is not None:
+        manner = {
+            "native": f"native to {host.name}",
+            "cross": f"what {host.name} takes besides its own (the kernel's cross test)",
+        }
+        reason = f"{found} is {manner.get(who, f'allowed by --allow-arch {who}')}"
+    else:
+        named = None if machine is None else next((each.name for each in HOSTS if machine in each.native(bits)), None)
+        remedy = f"--allow-arch {named or ANY}"
+        policy_too = "--policy cross " if policy.name == "kernel" else ""
+        reason = f"arch: expected {own.expected(bits)}, found {found}; serve it with {policy_too}{remedy}"
+    return Verdict(host.name, KernelVerdict(kernel is not None, by, terms), PolicyVerdict(who is not None, reason), ())
 
 
 def _cross(own: _Fields, host: Host, taken: _Taken) -> tuple[PolicyVerdict, tuple[str, ...]]:

@@ -23,10 +23,15 @@ _MAX_SIZES: Final = 3
 
 def warnings(elf: Elf, size: int, notes: Notes) -> tuple[str, ...]:
     """One sentence for each thing odd in a file of ``size`` bytes, its notes' own warnings included; O(n log n) in PT_LOADs."""
-    found = [*_loads(elf, size), *notes.warnings]
+    return (*_loads(elf, size), *of_notes(elf, notes))
+
+
+def of_notes(elf: Elf, notes: Notes) -> Iterator[str]:
+    """The notes' part of ``warnings``."""
+    yield from notes.warnings
     if not notes.notes:
-        found.append("there are no notes: no registers, and no VMCOREINFO, which crash and drgn want")
-    return (*found, *_prstatus(elf, notes.notes))
+        yield "there are no notes: no registers, and no VMCOREINFO, which crash and drgn want"
+    yield from _prstatus(elf, notes.notes)
 
 
 def missing(elf: Elf, size: int) -> int:

@@ -14,6 +14,8 @@ _MAGICS: Final[tuple[tuple[bytes, StoredFormat], ...]] = (
     (b"KDUMP   ", "kdump-compressed"),
     (b"DISKDUMP", "kdump-compressed"),
     (b"makedumpfile\0", "flattened"),
+    # LiME, v1 (farcore.rawmemory).
+    (b"EMiL\1\0\0\0", "raw"),
 )
 MAGIC_SIZE: Final = max(len(magic) for magic, _ in _MAGICS)
 

@@ -35,11 +35,11 @@ def normalised(elf: Elf, size: int, notes: Sequence[Extent]) -> Layout:
     loads["memsz"] = np.maximum(loads["memsz"], loads["filesz"])
     loads["filesz"] = np.minimum(loads["filesz"], np.uint64(size) - np.minimum(loads["offset"], np.uint64(size)))
     notes = [Extent(offset, max(0, min(length, size - offset))) for offset, length in notes]
-    notes_at = _up(_front(elf.header, 1 + len(loads)), PAGE)
+    notes_at = up(front(elf.header, 1 + len(loads)), PAGE)
     # An extent may end without its last note's padding, which must not shift the notes behind it.
-    edges = list(accumulate((_up(length, 4) for _, length in notes), initial=notes_at))
-    notes_end, begin = edges[-1], _up(edges[-1], PAGE)
-    room = _rooms(loads)
+    edges = list(accumulate((up(length, 4) for _, length in notes), initial=notes_at))
+    notes_end, begin = edges[-1], up(edges[-1], PAGE)
+    room = rooms(loads)
     total = begin + sum(room.tolist())
     if total >= 1 << elf.header.bits:
         raise BadDumpError("the image would be larger than its ELF class can say; read the dump as it is", term="segments")
@@ -50,7 +50,7 @@ def normalised(elf: Elf, size: int, notes: Sequence[Extent]) -> Layout:
     segments[1:] = loads
     segments["offset"][1:] = start
     segments["align"] = 0
-    head = _headers(elf.header, segments).ljust(notes_at, b"\0")
+    head = headers(elf.header, segments).ljust(notes_at, b"\0")
     # The rest of a page is zero: one piece below all others.
     bounds = np.array([notes_at, total], np.uint64)
     offset, length = np.array(notes, np.uint64).reshape(-1, 2).T
@@ -64,24 +64,25 @@ def normalised(elf: Elf, size: int, notes: Sequence[Extent]) -> Layout:
     return Layout("vmcore", total, runs, head)
 
 
-def _up(size: int, grain: int) -> int:
+def up(size: int, grain: int) -> int:
+    """``size`` rounded up to a multiple of ``grain``."""
     return -(-size // grain) * grain
 
 
-def _front(header: Ehdr, count: int) -> int:
+def front(header: Ehdr, count: int) -> int:
     """Bytes of ELF header, program headers and, under PN_XNUM, section header 0."""
     extra = len(pack_count(count, header)) if count >= PN_XNUM else 0
     return EHDR_SIZE[header.bits] + count * PHDR_SIZE[header.bits] + extra
 
 
-def _rooms(loads: Segments) -> U64:
+def rooms(loads: Segments) -> U64:
     """How many bytes of whole pages each PT_LOAD takes: uint64 (PT_LOADs,)."""
     page = np.uint64(PAGE)
-    rooms: U64 = (loads["paddr"] % page + loads["filesz"] + page - np.uint64(1)) // page * page
-    return rooms
+    taken: U64 = (loads["paddr"] % page + loads["filesz"] + page - np.uint64(1)) // page * page
+    return taken
 
 
-def _headers(own: Ehdr, segments: Segments) -> bytes:
+def headers(own: Ehdr, segments: Segments) -> bytes:
     """ELF header, program headers, and section header 0 where the count needs it."""
     count = len(segments)
     extended = count >= PN_XNUM

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from farcore import codecs
 from farcore.diskdump import INCOMPLETE, Diskdump
-from farcore.errors import BadDumpError, FaultError, FaultKind
+from farcore.errors import BadDumpError, FaultError
 from farcore.layout import Layout, absent, fault
 from farcore.pagecache import Page, PageCache
 from farcore.pagemap import Frames, PageMap
@@ -154,7 +154,7 @@ class Kdump(Source):
         try:
             descriptors = part.descriptors(rank, number)
         except FaultError as error:
-            raise self._fault(error, address, number) from error
+            raise self._unreadable(address, number) from error
         # Pages that are all zeros share one descriptor's bytes (makedumpfile 1.7.2: write_kdump_pages_and_bitmap_cyclic).
         rows: list[_Row] = list(zip(*(descriptors[name].tolist() for name in ("offset", "size", "flags")), strict=True))
         pages: dict[_Row, Page] = {}
@@ -167,7 +167,7 @@ class Kdump(Source):
             if page is not None:
                 pages[row] = page
             elif row[0] == 0:  # makedumpfile got no further
-                raise self._fault(None, address + i * self.block, 1, absent=True)
+                raise self._unreadable(address + i * self.block)
             else:
                 missing[row] = address + i * self.block
         for row, page in self._decompressed(part, missing):
@@ -181,13 +181,13 @@ class Kdump(Source):
         """Stored pages, each with the physical address that it is needed for, to what they hold."""
         for (_, size, _), address in missing.items():
             if size > self.block:
-                raise self._fault(None, address, 1)
+                raise self._unreadable(address)
         for span in _spans(sorted(missing)):
             begin = span[0][0]
             try:
                 stored = part.below.pread(begin, max(offset + size for offset, size, _ in span) - begin)
             except FaultError as error:
-                raise self._fault(error, missing[span[0]], 1) from error
+                raise self._unreadable(missing[span[0]]) from error
             for row in span:
                 offset, size, flags = row
                 page: Page | None = stored[offset - begin : offset - begin + size]
@@ -196,12 +196,11 @@ class Kdump(Source):
                 elif len(span) > 1:  # held in the cache, it would hold the whole span
                     page = bytes(stored[offset - begin : offset - begin + size])
                 if page is None or len(page) != self.block:
-                    raise self._fault(None, missing[row], 1)
+                    raise self._unreadable(missing[row])
                 yield row, page
 
-    def _fault(self, error: FaultError | None, address: int, number: int, *, absent: bool = False) -> FaultError:
-        kind: FaultKind = "absent" if absent or (error is not None and error.kind == "absent") else "unreadable"
-        return FaultError(address=address, length=number * self.block, space="physical", kind=kind)
+    def _unreadable(self, address: int, number: int = 1) -> FaultError:
+        return FaultError(address=address, length=number * self.block, space="physical", kind="unreadable")
 
 
 def _set(header: Diskdump) -> tuple[object, ...]:

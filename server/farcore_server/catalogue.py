@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from farcore_server import kernellog
-from farcore_server.dump import Dump
+from farcore_server.dump import Dump, Part
 from farcore_server.inspection import Rules, inspect
 from farcore_server.opened import Opened
 from farcore_server.search import Place, search
@@ -71,7 +71,7 @@ class Catalogue:
     def _look(self, place: Place) -> tuple[_Stamp | None, Dump | None]:
         stamp = _stamp(place.path)
         known = self._seen.get(place.path)
-        if known is not None and stamp is not None and known[0] == stamp and not _unread(known[1]):
+        if known is not None and stamp is not None and known[0] == stamp and not _unsettled(known[1]):
             return known
         dump = inspect(place, self.rules)[0]
         return stamp, None if dump is None else self._told(dump)
@@ -133,23 +133,38 @@ class Catalogue:
         known = self.dumps.get(dump_id)
         if known is None:
             return None
-        dump, source = await asyncio.to_thread(inspect, known.place, self.rules)
+        dump, files = await asyncio.to_thread(inspect, known.place, self.rules)
         if dump is None or _gone(known.place):
             self.dumps = {key: value for key, value in self.dumps.items() if key != dump_id}
             return None
         self.dumps = {**self.dumps, dump_id: (dump := self._told(dump))}
-        if source is None:
+        if files is None:
             return dump
-        opened = Opened(dump, source)
+        opened = Opened(dump, files)
         self._open[dump_id] = opened
         while len(self._open) > MAX_OPEN:
             self._open.popitem(last=False)
         return opened
 
 
-def _unread(dump: Dump | None) -> bool:
-    """Whether the file could not even be read: that can end (a disk that failed, too many open files) without a trace."""
-    return dump is not None and dump.stored_format is None
+def _unsettled(dump: Dump | None) -> bool:
+    """Whether there may be more to say of an unchanged file.
+
+    It could not even be read, which can end without a trace (a disk that failed, too many open files); its index is being
+    made; or other files of its set may have come, or changed.
+    """
+    if dump is None:
+        return False
+    if dump.stored_format is None or dump.state == "indexing" or (dump.stored.in_parts and dump.state == "incomplete"):
+        return True
+    return not all(_holds(part) for part in dump.stored.parts)
+
+
+def _holds(part: Part) -> bool:
+    try:
+        return part.identity.holds(os.stat(part.place.path))
+    except OSError:
+        return False
 
 
 def _gone(place: Place) -> bool:

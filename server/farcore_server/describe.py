@@ -36,8 +36,8 @@ def brief(dump: Dump) -> Json:
     return {
         "id": dump.id,
         "name": dump.name,
-        "size": number(dump.identity.size),
-        "stored_size": number(dump.identity.size),
+        "size": number(dump.size),
+        "stored_size": number(dump.stored_size),
         "stored_format": dump.stored_format,
         "etag": dump.etag,
         "modified": timestamp(dump.identity.modified if dump.identity.inode else None),

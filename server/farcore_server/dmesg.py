@@ -49,7 +49,7 @@ class KernelLogs:
         dump = opened.dump
         task = self._reading.get(dump.etag)
         if task is None:
-            task = asyncio.create_task(asyncio.to_thread(kernellog.read, dump, opened.source))
+            task = asyncio.create_task(asyncio.to_thread(kernellog.read, dump, opened.files))
             self._reading[dump.etag] = task
             task.add_done_callback(lambda _: self._reading.pop(dump.etag, None))
         try:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from farcore import image, layout
 from farcore.arch import Verdict
 from farcore.elf import Ehdr, Elf
+from farcore.flattened import Flattened
 from farcore.formats import StoredFormat
+from farcore.kdump import Index
 from farcore.layout import Layout
 from farcore.notes import Note
+from farcore.runs import compose
 from farcore.source import Extent
 from farcore.vmcoreinfo import Vmcoreinfo
 from farcore_server.identity import Identity
@@ -22,6 +25,30 @@ from farcore_server.search import Place
 
 State = Literal["ready", "refused", "incomplete", "indexing"]
 Resource = Literal["stored", "vmcore", "normalised", "physical"]
+
+
+class Part(NamedTuple):
+    """Another file of a set."""
+
+    place: Place
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """How what is served lies in the file, where it is not simply the file: what the formats' indexes found.
+
+    ``restored``: the file in a flattened stream. ``frames``: of compressed pages, which are no bytes of the file. ``image``:
+    the vmcore composed around them, or around raw memory (``memory``). ``parts``: the other files of a set; ``in_parts``:
+    whether it is one.
+    """
+
+    restored: Flattened | None = None
+    frames: Index | None = None
+    image: Layout | None = None
+    memory: Layout | None = None
+    parts: tuple[Part, ...] = ()
+    in_parts: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +70,7 @@ class Dump:
     note_extents: tuple[Extent, ...] = ()
     vmcoreinfo: Vmcoreinfo | None = None
     panic: str | None = None
+    stored: Stored = Stored()
     _layouts: dict[Resource, Layout] = field(default_factory=dict, repr=False)
 
     @cached_property
@@ -60,7 +88,22 @@ class Dump:
     @cached_property
     def etag(self) -> str:
         """The strong ETag of this version, with its quotes."""
-        return self.identity.etag(self.stored_format)
+        others = [(each.identity.inode, each.identity.size, each.identity.mtime_ns) for each in self.stored.parts]
+        if self.place.address is not None:
+            others.append((self.place.address, 0, 0))
+        return self.identity.etag(self.stored_format, *others)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the vmcore."""
+        if self.stored.image is not None:
+            return self.stored.image.size
+        return self.stored.restored.size if self.stored.restored is not None else self.identity.size
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes on disk, of all parts of a set."""
+        return self.identity.size + sum(each.identity.size for each in self.stored.parts)
 
     @property
     def cpus(self) -> int:
@@ -78,12 +121,24 @@ class Dump:
             self._layouts[resource] = self._compose(resource)
         return self._layouts[resource]
 
+    def decodes(self, resource: Resource) -> bool:
+        """Whether the resource's layout is over decompressed memory by physical address, and not over the file."""
+        return self.stored.frames is not None and resource != "stored"
+
     def _compose(self, resource: Resource) -> Layout:
-        size = self.identity.size
+        stored, size = self.stored, self.identity.size
         if self.elf is None or resource == "stored":
             return layout.stored(size)
+        if stored.image is not None and stored.memory is not None:
+            return stored.memory if resource == "physical" else stored.image
+        restored = stored.restored
+        inner = self._inside(resource, self.elf, size if restored is None else restored.size)
+        return inner if restored is None else replace(inner, runs=compose(inner.runs, restored.runs))
+
+    def _inside(self, resource: Resource, elf: Elf, size: int) -> Layout:
+        """An ELF core's own."""
         if resource == "vmcore":
             return layout.stored(size, space="vmcore")
         if resource == "physical":
-            return layout.physical(self.elf, size)
-        return image.normalised(self.elf, size, self.note_extents)
+            return layout.physical(elf, size)
+        return image.normalised(elf, size, self.note_extents)

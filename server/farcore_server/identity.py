@@ -38,10 +38,13 @@ class Identity(NamedTuple):
             and stat.st_dev == self.device
         )
 
-    def etag(self, stored_format: StoredFormat | None) -> str:
-        """The strong ETag, with its quotes. The device is left out: replicas and remounts keep their tags."""
+    def etag(self, stored_format: StoredFormat | None, *others: object) -> str:
+        """The strong ETag, with its quotes. The device is left out: replicas and remounts keep their tags.
+
+        ``others`` is what else makes this version: the identities of the other parts of a set, the address of raw memory.
+        """
         version = (self.boot_id, self.size) if self.boot_id else (self.inode, self.size, self.mtime_ns)
-        said = repr((version, stored_format, image.VERSION)).encode()
+        said = repr((version, stored_format, image.VERSION, *others)).encode()
         return f'"{hashlib.sha256(said).hexdigest()[:32]}"'
 
     @property

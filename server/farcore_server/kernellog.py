@@ -11,10 +11,9 @@ from typing import Final, NamedTuple
 from farcore import crashreason, dmesg
 from farcore.errors import FarcoreError, NoLogError
 from farcore.file import FileSource
-from farcore.space import Space
 from farcore_server.dump import Dump
+from farcore_server.files import Files
 from farcore_server.inspection import Rules, inspect
-from farcore_server.mapping import MappedSource
 from farcore_server.opening import open_place
 from farcore_server.search import Place
 
@@ -34,10 +33,10 @@ class Text(NamedTuple):
     name: str | None = None
 
 
-def read(dump: Dump, source: MappedSource) -> Text:
+def read(dump: Dump, files: Files) -> Text:
     """The log of an open dump, or the text beside it; NoLogError where there is neither. Blocks."""
     try:
-        log = _own(dump, source)
+        log = _own(dump, files)
     except NoLogError as error:
         found = beside(dump.place)
         if found is None:
@@ -49,10 +48,10 @@ def read(dump: Dump, source: MappedSource) -> Text:
     return Text((left_out + log.text()).encode(), log.kind)
 
 
-def _own(dump: Dump, source: MappedSource) -> dmesg.Log:
+def _own(dump: Dump, files: Files) -> dmesg.Log:
     if dump.elf is None:
         raise NoLogError("the dump is refused")
-    return dmesg.of(Space(source, dump.layout("physical")), dump.elf, dump.vmcoreinfo)
+    return dmesg.of(files.space(dump, "physical"), dump.elf, dump.vmcoreinfo)
 
 
 def beside(place: Place) -> tuple[str, bytes] | None:
@@ -76,7 +75,7 @@ def _names(own: str) -> Iterator[str]:
 def panic(dump: Dump, rules: Rules) -> str | None:
     """Why the dump's kernel crashed, in a line; None where no log says it. Blocks."""
     with contextlib.suppress(FarcoreError, OSError):
-        current, source = inspect(dump.place, rules)
-        if current is not None and source is not None and current.etag == dump.etag:
-            return crashreason.reason(read(current, source).content.decode("utf-8", "replace").splitlines())
+        current, files = inspect(dump.place, rules)
+        if current is not None and files is not None and current.etag == dump.etag:
+            return crashreason.reason(read(current, files).content.decode("utf-8", "replace").splitlines())
     return None

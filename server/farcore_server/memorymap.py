@@ -19,7 +19,6 @@ from aiohttp import web
 from farcore import memorymap
 from farcore.errors import FarcoreError
 from farcore.runs import Run
-from farcore.space import Space
 from farcore_server import conditional
 from farcore_server.catalogue import Catalogue
 from farcore_server.lookup import lookup
@@ -76,7 +75,7 @@ class MemoryMaps:
     async def _read(self, opened: Opened, response: web.StreamResponse) -> bytes | None:
         """Write the runs as they are found; the whole JSON if it is to be remembered."""
         layout = await opened.layout("physical")
-        found = memorymap.steps(Space(opened.source, layout), layout.runs, layout.size)
+        found = memorymap.steps(opened.files.space(opened.dump, "physical"), layout.runs, layout.size)
         texts = _texts(found)
         whole: list[bytes] | None = [b'{"runs": [']
         size, wrote = 0, time.monotonic()

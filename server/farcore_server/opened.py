@@ -1,4 +1,4 @@
-"""Opened: a dump whose bytes may be served, and the open file that has them."""
+"""Opened: a dump whose bytes may be served, and the open files that have them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Final
 
 from farcore.errors import SourceChangedError
 from farcore.layout import Layout
+from farcore.source import Source
 from farcore_server.dump import Dump, Resource
-from farcore_server.mapping import MappedSource
+from farcore_server.files import FILE, Files, shifted
 from farcore_server.residency import Residency
 
 # What is made of more PT_LOADs than this is made in a thread: 1,000 take 1 ms.
@@ -17,13 +18,13 @@ MANY_LOADS: Final = 1000
 
 
 class Opened:
-    """A Dump and the source that it was read from: whatever happens to the path, both are of one file."""
+    """A Dump and the files that it was read from: whatever happens to the paths, both are of one version."""
 
-    __slots__ = ("dump", "residency", "source")
+    __slots__ = ("dump", "files", "residency", "source")
 
-    def __init__(self, dump: Dump, source: MappedSource) -> None:
-        self.dump, self.source = dump, source
-        self.residency = Residency(source)
+    def __init__(self, dump: Dump, files: Files) -> None:
+        self.dump, self.files, self.source = dump, files, files.file
+        self.residency = Residency(files.file)
 
     async def layout(self, resource: Resource) -> Layout:
         """The layout of a byte resource; of many PT_LOADs it is made in a thread."""
@@ -31,19 +32,32 @@ class Opened:
             return await asyncio.to_thread(self.dump.layout, resource)
         return self.dump.layout(resource)
 
+    def decoded(self, resource: Resource) -> Source | None:
+        """What the resource's layout is over, where that is memory to be decompressed; None where it is ``source``."""
+        return self.files.memory if self.dump.decodes(resource) else None
+
+    def over_either(self, layout: Layout, resource: Resource) -> Layout:
+        """The resource's layout, over ``files.either``."""
+        if self.files.memory is None or self.dump.decodes(resource):
+            return layout
+        return shifted(layout, FILE)
+
     def unchanged(self) -> bool:
-        """Whether the open file still is the version that was inspected: one system call."""
-        return self.dump.identity.holds(os.fstat(self.source.fd))
+        """Whether the open files still are the version that was inspected: one system call each."""
+        return self.files.hold(self.dump)
 
     def current(self) -> bool:
-        """Whether the path still leads to that version."""
+        """Whether the paths still lead to that version."""
+        dump = self.dump
         try:
-            return self.dump.identity.holds(os.stat(self.dump.place.path))
+            return dump.identity.holds(os.stat(dump.place.path)) and all(
+                part.identity.holds(os.stat(part.place.path)) for part in dump.stored.parts
+            )
         except OSError:
             return False
 
     def demand_unchanged(self) -> None:
-        """SourceChangedError if the open file is no longer the version that was inspected."""
+        """SourceChangedError if an open file is no longer the version that was inspected."""
         if not self.unchanged():
             raise SourceChangedError(
                 "the dump's file was written to or truncated while it was read; ask again for its new version"

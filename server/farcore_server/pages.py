@@ -26,7 +26,7 @@ from farcore.repeats import Repeats
 from farcore_server import conditions
 from farcore_server.catalogue import Catalogue
 from farcore_server.conditions import PreconditionFailed
-from farcore_server.dump import Dump
+from farcore_server.dump import Dump, Resource
 from farcore_server.lookup import lookup
 from farcore_server.metrics import Metrics
 from farcore_server.opened import Opened
@@ -70,14 +70,16 @@ class Batches:
         _demand_match(request, opened.dump)
         normalised = "normalised" in request.query
         layouts = {
-            space: await opened.layout("normalised" if normalised and space == "vmcore" else space) for space in _spaces(batch)
+            space: opened.over_either(await opened.layout(name), name)
+            for space in _spaces(batch)
+            if (name := _resource(space, normalised=normalised))
         }
         plan = await asyncio.to_thread(Plan, batch, layouts) if len(batch) > _MANY_ITEMS else Plan(batch, layouts)
         if plan.cells > MAX_CELLS:
             raise _too_much(f"These ranges are {plan.cells:,} pieces of this dump; an answer has at most {MAX_CELLS:,}")
         head = layouts["vmcore"].head if "vmcore" in layouts else b""
-        # Repeats may be named and need not be.
-        if not batch.repeats or self._tables >= MAX_TABLES:
+        # Repeats may be named and need not be; to compare with what was sent, decompressed pages would have to be waited for.
+        if not batch.repeats or self._tables >= MAX_TABLES or opened.files.memory is not None:
             return await self._send(request, _Work(opened, head, batch.level), batch, plan)
         self._tables += 1
         try:
@@ -173,7 +175,7 @@ class _Work:
     def _gathered_now(self, draft: Draft) -> Gathered | None:
         """What needs no waiting; None where anything would wait, or fail."""
         residency = self.opened.residency
-        if residency.blind and draft.reads:
+        if (residency.blind or self.opened.files.memory is not None) and draft.reads:
             return None
         fd, flags = self.opened.source.fd, 0 if residency.always else os.RWF_NOWAIT
         content = memoryview(bytearray(draft.raw))
@@ -192,11 +194,11 @@ class _Work:
 
     def _fetch(self, draft: Draft) -> Gathered:
         # All reads are announced before the first is waited for: a disk has them done in its own order, many at a time.
-        for offset, length in draft.reads:
+        for offset, length in draft.reads if self.opened.files.memory is None else ():
             if offset >= 0:
                 with contextlib.suppress(OSError):
                     os.posix_fadvise(self.opened.source.fd, offset, length, os.POSIX_FADV_WILLNEED)
-        return gather.collect(self.opened.source, draft, self.head)
+        return gather.collect(self.opened.files.either, draft, self.head)
 
 
 async def _batch(request: web.Request) -> Batch:
@@ -226,6 +228,10 @@ def _demand_match(request: web.Request, dump: Dump) -> None:
     if isinstance(outcome, PreconditionFailed):
         detail = f"{outcome.field} does not hold: the dump's ETag is {dump.etag}."
         raise Problem(412, "changed", "Precondition failed", detail, dump=dump.id, headers={"ETag": dump.etag})
+
+
+def _resource(space: Space, *, normalised: bool) -> Resource:
+    return "normalised" if normalised and space == "vmcore" else space
 
 
 def _spaces(batch: Batch) -> list[Space]:

@@ -12,7 +12,7 @@ from aiohttp import HttpVersion11, web
 from farcore.errors import FarcoreError
 from farcore.layout import Layout
 from farcore.ranges import PART_OVERHEAD
-from farcore_server import body, stream
+from farcore_server import body, decoding, stream
 from farcore_server.access import GRANT, Access
 from farcore_server.answer import Answer, Part, Representation, answer
 from farcore_server.catalogue import Catalogue
@@ -59,10 +59,10 @@ class Resources:
             raise _problem(told, dump)
         if request.method == "GET" and not fill:
             await _demand(layout, told.parts)
-        return await self._send(request, opened, layout, told, fill=fill)
+        return await self._send(request, opened, resource, layout, told, fill=fill)
 
     async def _send(
-        self, request: web.Request, opened: Opened, layout: Layout, told: Answer, *, fill: bool
+        self, request: web.Request, opened: Opened, resource: Resource, layout: Layout, told: Answer, *, fill: bool
     ) -> web.StreamResponse:
         response = web.StreamResponse(status=told.status, headers={**told.headers, "X-Content-Type-Options": "nosniff"})
         if told.status != 304:
@@ -70,13 +70,18 @@ class Resources:
         await response.prepare(request)
         if request.method == "HEAD" or not told.length:
             return response
-        # Before the body: who reads quickly asks again before this returns.
-        self._arm(request, response, opened, layout, told)
+        memory = opened.decoded(resource)
+        if memory is None:
+            # Before the body: who reads quickly asks again before this returns.
+            self._arm(request, response, opened, layout, told)
         pieces = itertools.chain(body.pieces(layout, told.parts, fill=fill), _tail(told))
         before = request.writer.output_size
         self.metrics.streams += 1
         try:
-            await stream.send(request, response, opened, pieces)
+            if memory is None:
+                await stream.send(request, response, opened, pieces)
+            else:
+                await decoding.send(response, opened, memory, pieces)
         except FarcoreError:
             self.metrics.cut += 1
             if request.transport is not None:

@@ -17,6 +17,7 @@ from aiohttp import http_exceptions, web
 
 from farcore.errors import SettingsError
 from farcore_server.metrics import REFUSED, SERVED, Metrics, Rows
+from farcore_server.search import addressed
 from farcore_server.settings import Settings, check_exposure
 from farcore_server.supervisor import Supervisor
 from farcore_server.tls import ssl_context
@@ -100,7 +101,7 @@ def demand_usable(settings: Settings) -> None:
     if not settings.paths:
         raise SettingsError("there is nothing to serve: name dump files or directories, such as `farcored serve /var/crash`")
     for path in settings.paths:
-        if not os.path.lexists(path):
+        if not os.path.lexists(addressed(path)[0]):
             raise SettingsError(f"{path}: there is no such file or directory")
     check_exposure(settings)
     settings.arch_rules()

@@ -24,6 +24,7 @@ from farcore_server.access import Access
 from farcore_server.app import make_app
 from farcore_server.batch import Batch
 from farcore_server.catalogue import Catalogue
+from farcore_server.indexes import Indexes
 from farcore_server.inspection import Rules
 from farcore_server.lane import Lane, usable
 from farcore_server.metrics import Metrics
@@ -55,7 +56,8 @@ class Serving:
     async def of(cls, settings: Settings, counts: Metrics) -> Self:
         """Ready to serve: the directories have been searched."""
         host, policy = settings.arch_rules()
-        catalogue = Catalogue(settings.paths, Rules(host, policy, settings.map_limit), State(directory_of(os.environ)))
+        state = State(directory_of(os.environ))
+        catalogue = Catalogue(settings.paths, Rules(host, policy, settings.map_limit, Indexes(state)), state)
         access = Access(TokenFile(settings.token_file) if settings.token_file else None, settings.own_hosts)
         await asyncio.to_thread(catalogue.scan)
         runner = web.AppRunner(make_app(catalogue, access, counts))

@@ -19,6 +19,7 @@ from farcore_server.inspection import Rules, inspect
 from farcore_server.search import Place
 from tests.elfwriter import Dump as File
 from tests.elfwriter import load, note
+from tests.kdumpwriter import Kdump, flattened
 
 RULES = Rules(host("x86_64"), Policy())
 SOUND = File([note(("CORE", 1, bytes(336)), ("VMCOREINFO", 0, b"OSRELEASE=6.1.0\n")), load(b"A" * 100, paddr=0x1000)])
@@ -29,31 +30,31 @@ def look(path: Path, rules: Rules = RULES, *, named: bool = False) -> Dump | Non
 
 
 def refusal(path: Path, rules: Rules = RULES) -> str:
-    dump, source = inspect(Place(str(path), path.name, str(path.parent)), rules)
+    dump, files = inspect(Place(str(path), path.name, str(path.parent)), rules)
     assert dump is not None
-    assert (dump.state, dump.elf, source, dump.verdict.policy.accepted) == ("refused", None, None, False)
+    assert (dump.state, dump.elf, files, dump.verdict.policy.accepted) == ("refused", None, None, False)
     return dump.reason
 
 
 def test_a_sound_dump_is_ready_and_its_source_has_its_bytes(tmp_path: Path) -> None:
     path = SOUND.write(tmp_path / "vmcore")
-    dump, source = inspect(Place(str(path), "vmcore", str(tmp_path)), RULES)
+    dump, files = inspect(Place(str(path), "vmcore", str(tmp_path)), RULES)
     assert dump is not None
-    assert source is not None
+    assert files is not None
     assert (dump.state, dump.stored_format, dump.cpus, dump.warnings) == ("ready", "elf", 1, ())
     assert dump.vmcoreinfo is not None
     assert dump.vmcoreinfo.kernel_release == "6.1.0"
     assert dump.reason == "EM_X86_64 in ELF64 is native to x86_64"
     content = path.read_bytes()
-    assert (source.size, bytes(source.pread(0, source.size)), source.maps) == (len(content), content, True)
+    assert (files.file.size, bytes(files.file.pread(0, files.file.size)), files.file.maps) == (len(content), content, True)
 
 
 def test_a_dump_that_ends_before_its_last_segment_is_incomplete_and_still_served(tmp_path: Path) -> None:
     path = tmp_path / "vmcore"
     path.write_bytes(SOUND.tobytes()[:-30])
-    dump, source = inspect(Place(str(path), "vmcore", str(tmp_path)), RULES)
+    dump, files = inspect(Place(str(path), "vmcore", str(tmp_path)), RULES)
     assert dump is not None
-    assert source is not None
+    assert files is not None
     assert dump.state == "incomplete"
     assert any("30 bytes short" in warning for warning in dump.warnings)
 
@@ -77,9 +78,14 @@ def test_the_policy_kernel_refuses_what_the_kernel_would(tmp_path: Path) -> None
 REFUSED = {
     "no magic": (b"hello, world", "no dump format starts with 68 65 6c 6c 6f 2c 20 77; name the vmcore itself"),
     "zeros": (bytes(4096), "it starts with zeros: the dump was not written to its end"),
-    "kdump": (b"KDUMP   ".ljust(4096, b"\1"), "kdump-compressed dumps are not served yet"),
-    "diskdump": (b"DISKDUMP".ljust(4096, b"\1"), "kdump-compressed dumps are not served yet"),
-    "flattened": (b"makedumpfile\0".ljust(4096, b"\1"), "flattened dumps are not served yet"),
+    "kdump": (b"KDUMP   ".ljust(4096, b"\1"), "no word size and byte order make sense of its header"),
+    "diskdump": (b"DISKDUMP".ljust(4096, b"\1"), "no word size and byte order make sense of its header"),
+    "flattened": (b"makedumpfile\0".ljust(4096, b"\1"), "version 72340172838076673 is not known"),
+    "flattened nonsense": (flattened([(0, b"hello, world")]), "within the flattened stream, no dump format starts with 68 65"),
+    "flattened in flattened": (flattened([(0, flattened([(0, b"x")]))]), "within the flattened stream, no dump format"),
+    "a kdump of nobody": (Kdump(pages={}, machine="pdp11").tobytes(), "found pdp11; serve it with --allow-arch any"),
+    "bitmaps beyond the file": (Kdump(pages={}, header={"bitmap_blocks": 1 << 30}).tobytes(), "its bitmaps end at byte"),
+    "lime without memory": (b"EMiL\1\0\0\0", "the file ends within a range's header"),
     "one byte": (b"\x7f", "no dump format starts with 7f"),
     "magic alone": (b"\x7fELF", "ends within its ELF header, after 4 bytes"),
     "half a header": (SOUND.tobytes()[:40], "ends within its ELF header, after 40 bytes"),
@@ -148,7 +154,7 @@ maps = []
 sys.addaudithook(lambda event, arguments: maps.append(arguments[1]) if event == "mmap.__new__" else None)
 said = []
 for path in sys.argv[2:]:
-    dump, source = inspect(Place(path, "vmcore", None), Rules(host("x86_64"), Policy(), int(sys.argv[1])))
+    dump, files = inspect(Place(path, "vmcore", None), Rules(host("x86_64"), Policy(), int(sys.argv[1])))
     said.append([dump.state, list(maps)])
     maps.clear()
 print(json.dumps(said))
@@ -212,10 +218,10 @@ def test_a_lack_of_descriptors_is_a_refusal_and_not_an_error(tmp_path: Path) -> 
 
 def test_the_source_says_when_its_file_was_truncated(tmp_path: Path) -> None:
     path = SOUND.write(tmp_path / "vmcore")
-    _, source = inspect(Place(str(path), "vmcore", None), RULES)
-    assert source is not None
+    _, files = inspect(Place(str(path), "vmcore", None), RULES)
+    assert files is not None
     os.truncate(path, 64)
     with pytest.raises(SourceChangedError):
-        source.pread(0, 100)
+        files.file.pread(0, 100)
     with pytest.raises(FaultError):
-        source.pread(0, 1 << 20)
+        files.file.pread(0, 1 << 20)

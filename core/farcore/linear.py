@@ -1,0 +1,62 @@
+"""Which physical memory a kernel maps one to one, and where: what /proc/vmcore writes as p_vaddr, found in the dump itself.
+
+x86_64's direct map and image come from its page tables, with KASLR or without; others' from VMCOREINFO and their fixed maps.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from farcore.elf import Ehdr
+from farcore.hosts import EM_386, EM_486, EM_AARCH64, EM_PPC64, EM_RISCV, EM_X86_64
+from farcore.pagetable import START_KERNEL_MAP
+from farcore.regions import Regions
+from farcore.source import Source
+from farcore.vmcore import Linear
+from farcore.vmcoreinfo import Vmcoreinfo
+
+_TOP: Final = 1 << 64
+# i386's lowmem under the usual split of 3 to 1: up to here, the rest is high memory, mapped nowhere.
+_LOWMEM: Final = 0x38000000
+
+
+def linear(memory: Source, own: Ehdr, known: Vmcoreinfo | None) -> tuple[Linear, ...]:
+    """What is known for certain; nothing of a machine, or of a dump, that does not say."""
+    if known is None:
+        return ()
+    found: list[Linear] = []
+    if own.machine == EM_X86_64:
+        regions = Regions.of(memory, own, known)
+        if regions is not None:
+            found = [_image(regions, known), _whole(memory, regions.direct, 0)]
+    elif own.machine in (EM_386, EM_486):
+        found = [Linear(0, _LOWMEM, 0xC0000000)]
+    elif own.machine == EM_AARCH64:
+        bits, base = known.number("VA_BITS"), known.number("PHYS_OFFSET")
+        # Since 5.4 (vabits_actual) the direct map begins where kernel addresses do; kimage_voffset is older than that.
+        if bits is not None and base is not None and 36 <= bits <= 52 and base >= 0 and known.number("TCR_EL1_T1SZ"):
+            found = [_whole(memory, _TOP - (1 << bits), base)]
+    elif own.machine == EM_PPC64:
+        found = [_whole(memory, 0xC000 << 48, 0)]
+    elif own.machine == EM_RISCV:
+        start, base = known.number("PAGE_OFFSET"), known.number("phys_ram_base")
+        if start is not None and base is not None and base >= 0:
+            found = [_whole(memory, start % _TOP, base)]
+    return tuple(each for each in found if 0 <= each.start < each.stop and each.vaddr + each.stop - each.start <= _TOP)
+
+
+def _whole(memory: Source, vaddr: int, base: int) -> Linear:
+    return Linear(base, memory.size, vaddr)
+
+
+def _image(regions: Regions, known: Vmcoreinfo) -> Linear:
+    """The kernel's text and data, as far as they are mapped at the one distance that phys_base says."""
+    moved = (START_KERNEL_MAP - (known.phys_base or 0)) % _TOP
+    mapped = regions.within(START_KERNEL_MAP, START_KERNEL_MAP + (1 << 30))
+    mapped = mapped[mapped["vaddr"] - mapped["paddr"] == np.uint64(moved)]
+    if not len(mapped):
+        return Linear(0, 0, 0)
+    start, stop = int(mapped["paddr"].min()), int((mapped["paddr"] + mapped["size"]).max())
+    return Linear(start, stop, (start + moved) % _TOP, again=True)
