@@ -113,11 +113,11 @@ def test_what_is_no_dump_is_refused_in_a_sentence_that_names_the_reason(tmp_path
 
 
 def test_a_file_without_magic_is_nobodys_unless_its_name_or_a_person_says_otherwise(tmp_path: Path) -> None:
-    for name in ("notes.txt", "vmcore-dmesg.txt"):
+    for name in ("notes.txt", "vmcore-notes.txt"):
         (tmp_path / name).write_bytes(b"hello, world")
     assert look(tmp_path / "notes.txt") is None
     assert look(tmp_path / "notes.txt", named=True) is not None
-    assert look(tmp_path / "vmcore-dmesg.txt") is not None
+    assert look(tmp_path / "vmcore-notes.txt") is not None
 
 
 def test_a_dump_is_found_by_its_magic_under_any_name(tmp_path: Path) -> None:
