@@ -65,6 +65,8 @@ TOOLS = {
         Tool("makedumpfile", "makedumpfile", "-v"),
         Tool("openssl", "openssl", "version"),
         Tool("readelf", "binutils"),
+        Tool("systemd-analyze", "systemd"),
+        Tool("systemd-nspawn", "systemd-container"),
         Tool("vmcore-dmesg", "kexec-tools"),
     )
 }

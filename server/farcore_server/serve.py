@@ -16,6 +16,8 @@ from typing import Final
 from aiohttp import http_exceptions, web
 
 from farcore.errors import SettingsError
+from farcore_server import systemd
+from farcore_server.kinds import Listen
 from farcore_server.metrics import REFUSED, SERVED, Metrics, Rows
 from farcore_server.search import addressed
 from farcore_server.settings import Settings, check_exposure
@@ -35,9 +37,12 @@ def serve(read: Callable[[], Settings]) -> int:
 
     SettingsError where they cannot be used now; later on, such settings leave what is served as it is.
     """
+    given = systemd.inherited(os.environ)
+    if given is not None:
+        read = _with_listen(read, Listen(*given.getsockname()[:2]))
     settings = read()
     demand_usable(settings)
-    listener = listen(settings)
+    listener = given or listen(settings)
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("aiohttp.server").addFilter(_briefly)
     _allow_files()
@@ -64,10 +69,13 @@ class Serve:
         address, port = self._listener.getsockname()[:2]
         shown = f"[{address}]" if ":" in address else address
         scheme = "https" if self._settings.tls_cert else "http"
-        _say(f"serving {_counted(row[SERVED], row[REFUSED])} on {scheme}://{shown}:{port}")
+        served = f"serving {_counted(row[SERVED], row[REFUSED])} on {scheme}://{shown}:{port}"
+        _say(served)
+        systemd.notify("READY=1", f"STATUS={served}")
 
     def reload(self) -> bool:
         """Whether the settings can be read and used as they are now."""
+        systemd.notify_reloading()
         try:
             settings = self._read()
             lasting = self._lasting(settings)
@@ -75,6 +83,8 @@ class Serve:
         except SettingsError as error:
             LOG.error("the settings stay as they were: %s", error)
             return False
+        finally:
+            systemd.notify("READY=1")
         if lasting != settings:
             LOG.warning("listen and workers change only when farcored is started again")
         logging.getLogger().setLevel(lasting.log_level.upper())
@@ -85,6 +95,7 @@ class Serve:
     def stop(self) -> float:
         """The socket closes with the last worker's."""
         self._listener.close()
+        systemd.notify("STOPPING=1")
         _say(f"stopping; running streams have {self._settings.drain:g} s to end")
         return self._settings.drain
 
@@ -94,6 +105,10 @@ class Serve:
     def _work(self, number: int, life: int) -> None:
         counts = Metrics(self._rows, number)
         Worker(self._settings, lambda: self._lasting(self._read()), self._listener, counts).run(life)
+
+
+def _with_listen(read: Callable[[], Settings], listen: Listen) -> Callable[[], Settings]:
+    return lambda: replace(read(), listen=listen)
 
 
 def demand_usable(settings: Settings) -> None:

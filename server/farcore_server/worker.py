@@ -19,6 +19,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from farcore.errors import FarcoreError
+from farcore_server import systemd
 from farcore_server.acceptor import Acceptor
 from farcore_server.access import Access
 from farcore_server.app import make_app
@@ -179,9 +180,10 @@ class Worker:
         front = Front(serving, self._counts)
         acceptor = Acceptor(self._listener, front.protocols(), ssl_context(serving.settings), self._counts)
         self._counts.ready(*_count(serving.catalogue))
-        reloading = asyncio.create_task(self._reloading(front, acceptor))
+        tasks = [asyncio.create_task(self._reloading(front, acceptor)), asyncio.create_task(_beat())]
         await self._stop.wait()
-        reloading.cancel()
+        for task in tasks:
+            task.cancel()
         self._counts.retire()
         acceptor.close()
         front.serving.end()
@@ -201,6 +203,14 @@ class Worker:
             logging.getLogger().setLevel(settings.log_level.upper())
             before, front.serving, acceptor.context = front.serving, serving, context
             before.end()
+
+
+async def _beat() -> None:
+    """Tell systemd's watchdog that this loop turns, if it wants to know."""
+    every = systemd.watchdog()
+    while every:
+        systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(every)
 
 
 def _count(catalogue: Catalogue) -> tuple[int, int]:
