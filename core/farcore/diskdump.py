@@ -169,12 +169,14 @@ def _read(below: Source) -> Diskdump:
     max_frame = sub.get("max_mapnr_64", int(header["max_mapnr"]))
     bitmaps_at = block * (1 + int(header["sub_hdr_size"]))
     bitmaps = block * int(header["bitmap_blocks"])
-    if bitmaps_at + bitmaps > below.size:
-        raise _bad(f"its bitmaps end at byte {bitmaps_at + bitmaps:,}, and the file has {below.size:,}: copy it again")
     one = -(-max_frame // 8)
     both = 2 * -(-one // block) * block <= bitmaps
+    dumped_at = bitmaps_at + bitmaps // 2 if both else bitmaps_at
     if one > bitmaps:
         raise _bad(f"{max_frame:,} page frames do not fit its bitmaps of {bitmaps:,} bytes")
+    # Not up to the end of their last block: makedumpfile ends the part of a set that has no page before it.
+    if dumped_at + one > below.size:
+        raise _bad(f"its bitmaps end at byte {dumped_at + one:,}, and the file has {below.size:,}: copy it again")
     return Diskdump(
         version=version,
         bits=bits,
@@ -187,7 +189,7 @@ def _read(below: Source) -> Diskdump:
         cpus=int(header["nr_cpus"]),
         bitmap_size=one,
         ram_at=bitmaps_at if both else None,
-        dumped_at=bitmaps_at + bitmaps // 2 if both else bitmaps_at,
+        dumped_at=dumped_at,
         descriptors_at=bitmaps_at + bitmaps,
         phys_base=sub.get("phys_base", 0),
         split=_split(sub, max_frame),

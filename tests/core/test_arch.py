@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farcore.arch import TERMS, Policy, Term, Verdict, check
+from farcore.arch import ANY, TERMS, Policy, Term, Verdict, check, check_uname
+from farcore.elf import Bits
 from farcore.errors import SettingsError
-from farcore.hosts import HOSTS, Host, host
+from farcore.hosts import EM_S390, EM_X86_64, HOSTS, Host, host
 
 KERNEL, CROSS = Policy("kernel"), Policy()
 
@@ -431,3 +432,24 @@ def test_real_dumps_meet_the_hosts_they_belong_to(dump: str, here: str, fails: s
     verdict = on(here, bytes.fromhex(REAL[dump]))
     assert failing(verdict) == fails
     assert verdict.policy.accepted == accepted
+
+
+@pytest.mark.parametrize(
+    ("name", "machine", "bits", "on", "policy", "by", "accepted", "said"),
+    [
+        ("x86_64", EM_X86_64, 64, "x86_64", Policy(), "native", True, "x86_64 (EM_X86_64) is native to x86_64"),
+        ("x86_64", EM_X86_64, 64, "i386", Policy("kernel"), "cross", True, "besides its own (the kernel's cross test)"),
+        ("x86_64", EM_X86_64, 64, "aarch64", Policy(), None, False, "serve it with --allow-arch x86_64"),
+        ("x86_64", EM_X86_64, 64, "aarch64", Policy("kernel"), None, False, "serve it with --policy cross --allow-arch x86_64"),
+        ("s390x", EM_S390, 64, "x86_64", Policy("cross", frozenset({"s390x"})), None, True, "allowed by --allow-arch s390x"),
+        ("pdp11", None, 32, "x86_64", Policy(), None, False, "found pdp11; serve it with --allow-arch any"),
+        ("", None, 64, "x86_64", Policy("cross", frozenset({ANY})), None, True, "no name is allowed by --allow-arch any"),
+    ],
+)
+def test_a_dump_without_an_elf_header_is_judged_by_its_machines_name(
+    name: str, machine: int | None, bits: Bits, on: str, policy: Policy, by: str | None, accepted: bool, said: str
+) -> None:
+    verdict = check_uname(name, machine, bits, host(on), policy)
+    assert (verdict.kernel.by, verdict.kernel.accepted, verdict.policy.accepted) == (by, by is not None, accepted)
+    assert said in verdict.policy.reason
+    assert {term.name: term.ok for term in verdict.kernel.terms} == dict.fromkeys(TERMS) | {"arch": by is not None}
