@@ -1,6 +1,6 @@
 """The vmlinux of a dump: found by the kernel's release, else by its build-id, and never another kernel's.
 
-Symbols of another build give a session that looks right and is wrong: each file is first compared with the BUILD-ID of VMCOREINFO.
+Symbols of another build give a session that looks right and is wrong: each file is first held against VMCOREINFO's BUILD-ID.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ async def _listed(server: ServerUrl, credentials: Credentials) -> list[dict[str,
 
 
 def table(server: ServerUrl, dumps: list[Fields], *, stacked: bool) -> list[Text]:
-    """The list: URL, build-id, and why it was refused or crashed, stand below each dump if ``stacked``, else in its own line."""
+    """The list: URL, build-id, and why it was refused or crashed, stand below each dump if ``stacked``, else in its line."""
     ids = [dump.text("build_id") for dump in dumps]
     urls = [Text(f"{server}/v1/dumps/{dump.text('id')}") for dump in dumps]
     reasons = [Text(dump.text("verdict", "policy", "reason") if _refused(dump) else dump.text("panic")) for dump in dumps]
