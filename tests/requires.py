@@ -63,6 +63,7 @@ TOOLS = {
         # Debian's module is there for Debian's own Python alone.
         Tool("kdumpfile", "python3-libkdumpfile", python="/usr/bin/python3"),
         Tool("makedumpfile", "makedumpfile", "-v"),
+        Tool("nginx", "nginx", "-v"),
         Tool("openssl", "openssl", "version"),
         Tool("readelf", "binutils"),
         Tool("systemd-analyze", "systemd"),
