@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -83,12 +84,15 @@ class RemoteDump:
         """Header, notes, VMCOREINFO and registers, over ``vmcore`` and ``physical``; BadDumpError as Target.open."""
         return Target.open(self.vmcore, self.physical)
 
-    def prefetch(self, space: Space, extents: Iterable[Extent]) -> None:
-        """Have these brought in one compressed batch; returns at once. Holes are passed over; a failure shows in a read."""
+    def prefetch(self, space: Space, extents: Iterable[Extent]) -> Future[None]:
+        """Have these brought in one compressed batch; returns at once. Holes are passed over, what is here is not asked for.
+
+        The future is done when they are here, or has the error; nobody need look at it.
+        """
         wanted = sorted(extents)
         if space == "physical" and self._layout is not None:
             space, wanted = "vmcore", _through(self._layout, wanted)
-        self._pages.prefetch(space, wanted)
+        return self._pages.prefetch(space, wanted)
 
     @property
     def counts(self) -> Counts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from farcore.batch import Space
@@ -125,25 +126,33 @@ class Pages:
             first = False
             waiting.done.result()
 
-    def prefetch(self, space: Space, extents: Sequence[Extent]) -> None:
-        """Bring these, as one batch, behind what readers wait for; the first ones if not all fit half of the cache."""
-        keys: list[int] = []
+    def prefetch(self, space: Space, extents: Sequence[Extent]) -> Future[None]:
+        """Bring these, as one batch, behind what readers wait for; the first ones if not all fit half of the cache.
+
+        The future is done when the last of them has come, or will not.
+        """
         with self.lock:
-            room = self.cache.slots // _PREFETCH_SHARE
-            for offset, length in extents:
-                end = min(offset + length, self.sizes[space])
-                for one in range(key(space, offset >> SHIFT), key(space, (end + PAGE - 1) >> SHIFT)):
-                    if not self.cache.has(one) and one not in self._waiting:
-                        keys.append(one)
-                        self._waiting[one] = []
-                        self._lazy.add(one)
-                        if len(keys) == room:
-                            break
-                if len(keys) == room:
-                    break
+            if self._ended is not None:
+                raise self._ended
+            wanted = (one for extent in extents for one in self._keys(space, extent) if self._is_new(one))
+            keys = sorted(dict.fromkeys(islice(wanted, self.cache.slots // _PREFETCH_SHARE)))
+            waiting = _Waiting(len(keys))
+            for one in keys:
+                self._waiting[one] = [waiting]
+            self._lazy.update(keys)
             self.prefetched += len(keys)
-            if keys and self._ended is None:
-                self.carrier.want(sorted(keys), urgent=False)
+            if keys:
+                self.carrier.want(keys, urgent=False)
+            else:
+                waiting.done.set_result(None)
+        return waiting.done
+
+    def _keys(self, space: Space, extent: Extent) -> range:
+        stop = min(extent.offset + extent.length, self.sizes[space])
+        return range(key(space, extent.offset >> SHIFT), key(space, (stop + PAGE - 1) >> SHIFT))
+
+    def _is_new(self, key: int) -> bool:
+        return not self.cache.has(key) and key not in self._waiting
 
     def filed(self, first: int, count: int) -> None:
         """These pages are in the cache now; called with the lock held."""
