@@ -44,7 +44,7 @@ _MOST_DAMAGED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What has gone over the wire: requests of pages that were answered, bytes of those answers, attempts that failed."""
+    """What has gone over the wire: requests for pages, bytes of whole answers, attempts that failed."""
 
     requests: int = 0
     received: int = 0
@@ -165,6 +165,7 @@ class Courier:
                 left.pop(key, None)
             self._filed(first, count)
 
+        self.counts = replace(self.counts, requests=self.counts.requests + 1)
         filing = Filing(wanted, self.cache, filed)
         async with asyncio.timeout_at(self._deadline(loop.time())) as patience:
 
@@ -181,4 +182,4 @@ class Courier:
 
     def _learn(self, took: Transfer, *, packed: bool) -> None:
         self.link = self.link.after(took, packed=packed)
-        self.counts = replace(self.counts, requests=self.counts.requests + 1, received=self.counts.received + took.size)
+        self.counts = replace(self.counts, received=self.counts.received + took.size)

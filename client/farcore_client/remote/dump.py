@@ -40,7 +40,7 @@ SILENCE: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What reading has cost: pages (4 KiB) found and missed, requests answered, bytes received, attempts that failed."""
+    """What reading has cost: pages (4 KiB) found and missed, requests, bytes of their answers, attempts that failed."""
 
     hits: int
     misses: int
