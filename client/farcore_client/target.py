@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
-from farcore import notes, registers, vmcoreinfo
+from farcore import notes, registers, vmcoreinfo, xen
 from farcore.elf import Elf
 from farcore.notes import Note
 from farcore.registers import Prstatus
@@ -26,6 +26,11 @@ class Target:
     notes: tuple[Note, ...]
     vmcoreinfo: Vmcoreinfo | None
     cpus: tuple[Prstatus | None, ...]
+
+    @property
+    def is_xen(self) -> bool:
+        """Whether ``physical`` is the machine memory of a whole Xen machine, which is not what its dom0 took for physical."""
+        return xen.is_xen(self.notes)
 
     @classmethod
     def open(cls, vmcore: Source, physical: Source) -> Self:

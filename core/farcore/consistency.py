@@ -6,12 +6,12 @@ The header check (arch.py) decides; this looks at what the header leads to: the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
 
-from farcore import registers, segments
+from farcore import registers, segments, vmcoreinfo, xen
 from farcore.elf import PN_XNUM, Elf, Segments
 from farcore.hosts import machine_name
 from farcore.notes import Note, Notes
@@ -32,6 +32,7 @@ def of_notes(elf: Elf, notes: Notes) -> Iterator[str]:
     if not notes.notes:
         yield "there are no notes: no registers, and no VMCOREINFO, which crash and drgn want"
     yield from _prstatus(elf, notes.notes)
+    yield from _xen(elf, notes.notes)
 
 
 def missing(elf: Elf, size: int) -> int:
@@ -93,3 +94,25 @@ def _prstatus(elf: Elf, notes: Iterable[Note]) -> Iterator[str]:
                 f"{said} {promised.prstatus_size} and {real.machine}'s {real.prstatus_size}: "
                 f"believe the notes (a 64-bit Xen hypervisor writes its own under a 32-bit dom0's header)"
             )
+
+
+def _xen(elf: Elf, notes: Sequence[Note]) -> Iterator[str]:
+    """What to make of a dump of a whole Xen machine, and of notes that are not of the machine that e_machine names."""
+    found = xen.of(notes, elf.header.data)
+    if found is None:
+        return
+    yield "a dump of a whole Xen machine: its physical addresses are machine addresses, the hypervisor's and not dom0's"
+    machine = elf.header.machine
+    promised = registers.layout(machine, elf.header.bits)
+    if promised and found.bits and found.bits != promised.bits:
+        yield (
+            f"the Xen notes are of a {found.bits}-bit hypervisor, e_machine is {machine_name(machine)}: "
+            f"believe the notes about the machine and its registers, and e_machine about dom0"
+        )
+    dom0 = vmcoreinfo.of_linux(notes)
+    word = dom0 and dom0.type_size("atomic_long_t")
+    if promised and word in (4, 8) and 8 * word != promised.bits:
+        yield (
+            f"VMCOREINFO is of a {8 * word}-bit dom0, e_machine is {machine_name(machine)}: "
+            f"believe e_machine about the machine and its registers, and VMCOREINFO about dom0"
+        )

@@ -8,22 +8,29 @@ newest. A record is shown as makedumpfile --dump-dmesg does.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from farcore import logbuf, registers, ringbuffer
+from farcore import logbuf, registers, ringbuffer, vmcoreinfo, xen
 from farcore.elf import Data, Elf
 from farcore.errors import FaultError, NoLogError
 from farcore.kernelspace import KernelSpace
 from farcore.logmemory import LogMemory, Record
+from farcore.notes import Note
+from farcore.pagetable import X86_64, PageTables
 from farcore.source import Source
 from farcore.vmcoreinfo import Vmcoreinfo
+from farcore.xen import Xen
 
 # log_buf_len=16M, with lines of 64 bytes.
 MAX_RECORDS: Final = ringbuffer.MAX_RECORDS
 # Bytes of all messages: what such a buffer has. Escaped it is four times as much at most.
 MAX_TEXT: Final = 16 << 20
+
+# CPUs of a Xen machine whose address spaces are tried: dom0 has at least one of them when it crashed.
+MAX_CR3: Final = 64
 
 Kind = Literal["ring", "records", "text"]
 
@@ -46,14 +53,34 @@ class Log:
         return "".join(f"{line}\n" for line in self.lines())
 
 
-def of(physical: Source, elf: Elf, known: Vmcoreinfo | None) -> Log:
-    """The log of a dump by its ``physical`` memory (position = paddr); NoLogError without one."""
+def of(physical: Source, elf: Elf, notes: Sequence[Note]) -> Log:
+    """The log of a dump by its ``physical`` memory (position = paddr) and its notes; NoLogError without one."""
+    known = vmcoreinfo.of_linux(notes)
     if known is None:
         raise NoLogError("the dump has no VMCOREINFO, which says where the kernel log is")
     header = elf.header
-    machine = registers.layout(header.machine, header.bits)  # QEMU writes ELF64 for i386
-    word = (machine.bits if machine else header.bits) // 8
-    return read(KernelSpace(physical, header, known, elf), known, word=word, data=header.data)
+    if (hypervisor := xen.of(notes, header.data)) is not None:
+        return _of_dom0(physical, elf, known, hypervisor)
+    return read(KernelSpace(physical, header, known, elf), known, word=_word(elf, known), data=header.data)
+
+
+def _of_dom0(physical: Source, elf: Elf, known: Vmcoreinfo, hypervisor: Xen) -> Log:
+    """dom0's log by the page tables that a CPU used: what dom0 takes for physical addresses are none of the machine's."""
+    for top in list(dict.fromkeys(reversed(hypervisor.cr3)))[:MAX_CR3]:
+        tables = PageTables(physical, top & X86_64.address, X86_64)
+        with suppress(NoLogError):
+            space = KernelSpace(physical, elf.header, known, tables=tables)
+            return read(space, known, word=_word(elf, known), data=elf.header.data)
+    raise NoLogError("dom0's log is in none of the address spaces that the CPUs of this Xen machine were in")
+
+
+def _word(elf: Elf, known: Vmcoreinfo) -> int:
+    """Bytes of the kernel's long, by its own word, for e_machine may be another's; QEMU writes ELF64 for i386."""
+    told = known.type_size("atomic_long_t")
+    if told in (4, 8):
+        return told
+    machine = registers.layout(elf.header.machine, elf.header.bits)
+    return (machine.bits if machine else elf.header.bits) // 8
 
 
 def read(memory: Source, known: Vmcoreinfo, *, word: int, data: Data) -> Log:

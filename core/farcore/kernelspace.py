@@ -36,11 +36,15 @@ class KernelSpace(Source):
 
     size = _TOP
 
-    def __init__(self, physical: Source, header: Ehdr, known: Vmcoreinfo, elf: Elf | None = None) -> None:
+    def __init__(
+        self, physical: Source, header: Ehdr, known: Vmcoreinfo, elf: Elf | None = None, tables: PageTables | None = None
+    ) -> None:
+        """``tables``: those to believe, and nothing else; None for the kernel's own and all that stands above."""
         self.physical = physical
-        self._sure = _runs([*_image(header.machine, known)], elf)
-        self._guessed = _runs([*_fixed(header.machine, known)])
-        self._tables = PageTables.of(physical, header, known)
+        alone = tables is not None
+        self._sure = _runs([] if alone else [*_image(header.machine, known)], None if alone else elf)
+        self._guessed = _runs([] if alone else [*_fixed(header.machine, known)])
+        self._tables = tables or PageTables.of(physical, header, known)
 
     def pread(self, offset: int, length: int) -> memoryview:
         """Exactly ``length`` bytes at vaddr ``offset``."""

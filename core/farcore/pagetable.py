@@ -8,7 +8,7 @@ place and one for "this is memory, not a table"; where they lie and how they are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -54,6 +54,10 @@ class Format:
         return _ALL + 1 - (1 << self.bits)
 
 
+# Four levels. The upper half of the top table is the kernel's.
+X86_64: Final = Format((39, 30, 21, 12), 47, 256, 0x000F_FFFF_FFFF_F000, (7, 1))
+
+
 @dataclass(frozen=True, slots=True)
 class PageTables:
     """The tables under the one at physical address ``top``, read from ``memory`` (position = paddr)."""
@@ -71,8 +75,7 @@ class PageTables:
         if header.machine == EM_X86_64:
             levels = (48, 39, 30, 21, 12) if known.number("pgtable_l5_enabled") else (39, 30, 21, 12)
             encrypted = known.number("sme_mask") or 0
-            # The upper half of the top table is the kernel's.
-            shape = Format(levels, levels[0] + 8, 256, 0x000F_FFFF_FFFF_F000 & ~encrypted, (7, 1))
+            shape = replace(X86_64, shifts=levels, bits=levels[0] + 8, address=X86_64.address & ~encrypted)
             return cls(memory, (table - START_KERNEL_MAP + (known.phys_base or 0)) & _ALL, shape)
         offset, bits, size = known.number("kimage_voffset"), known.number("VA_BITS"), known.page_size
         if header.machine != EM_AARCH64 or offset is None or bits is None or size not in (4096, 16384, 65536):

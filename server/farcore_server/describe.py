@@ -13,6 +13,7 @@ import numpy as np
 from farcore.elf import SEGMENT, Ehdr, Elf, Segments
 from farcore.hosts import machine_name
 from farcore.notes import Note, type_name
+from farcore.xen import Xen
 from farcore_server.dump import Dump
 
 Json = dict[str, Any]
@@ -94,6 +95,7 @@ def _without_rows(dump: Dump) -> Json:
     said = brief(dump)
     said["verdict"]["kernel"]["terms"] = [asdict(term) for term in dump.verdict.kernel.terms]
     said["vmcoreinfo"] = dict(dump.vmcoreinfo.values) if dump.vmcoreinfo else {}
+    said["xen"] = None if dump.xen is None else hypervisor(dump.xen)
     return said
 
 
@@ -105,6 +107,17 @@ def header(ehdr: Ehdr, elf: Elf | None) -> Json:
         "machine": machine_name(ehdr.machine),
         "type": _TYPES.get(ehdr.type, f"{ehdr.type:#x}"),
         "phnum": ehdr.phnum if elf is None else len(elf.segments),
+    }
+
+
+def hypervisor(xen: Xen) -> Json:
+    """What is known of a hypervisor; every member but ``vmcoreinfo`` may be null."""
+    return {
+        "bits": xen.bits,
+        "version": xen.version,
+        "physical_start": None if xen.phys_start is None else f"{xen.phys_start:#x}",
+        "p2m": None if xen.p2m is None else f"{xen.p2m:#x}",
+        "vmcoreinfo": dict(xen.vmcoreinfo.values) if xen.vmcoreinfo else {},
     }
 
 

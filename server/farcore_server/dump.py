@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, NamedTuple
 
-from farcore import image, layout
+from farcore import image, layout, xen
 from farcore.arch import Verdict
 from farcore.elf import Ehdr, Elf
 from farcore.flattened import Flattened
@@ -20,6 +20,7 @@ from farcore.notes import Note
 from farcore.runs import compose
 from farcore.source import Extent
 from farcore.vmcoreinfo import Vmcoreinfo
+from farcore.xen import Xen
 from farcore_server.identity import Identity
 from farcore_server.search import Place
 
@@ -104,6 +105,11 @@ class Dump:
     def stored_size(self) -> int:
         """Bytes on disk, of all parts of a set."""
         return self.identity.size + sum(each.identity.size for each in self.stored.parts)
+
+    @cached_property
+    def xen(self) -> Xen | None:
+        """What its notes say of a hypervisor, whose machine memory its physical memory then is."""
+        return None if self.header is None else xen.of(self.notes, self.header.data)
 
     @property
     def cpus(self) -> int:

@@ -51,7 +51,7 @@ def read(dump: Dump, files: Files) -> Text:
 def _own(dump: Dump, files: Files) -> dmesg.Log:
     if dump.elf is None:
         raise NoLogError("the dump is refused")
-    return dmesg.of(files.space(dump, "physical"), dump.elf, dump.vmcoreinfo)
+    return dmesg.of(files.space(dump, "physical"), dump.elf, dump.notes)
 
 
 def beside(place: Place) -> tuple[str, bytes] | None:

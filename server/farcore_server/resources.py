@@ -64,7 +64,10 @@ class Resources:
     async def _send(
         self, request: web.Request, opened: Opened, resource: Resource, layout: Layout, told: Answer, *, fill: bool
     ) -> web.StreamResponse:
-        response = web.StreamResponse(status=told.status, headers={**told.headers, "X-Content-Type-Options": "nosniff"})
+        headers = {**told.headers, "X-Content-Type-Options": "nosniff"}
+        if resource == "physical" and opened.dump.xen is not None:
+            headers["Farcore-Memory"] = "xen-machine"
+        response = web.StreamResponse(status=told.status, headers=headers)
         if told.status != 304:
             response.content_length = told.length
         await response.prepare(request)

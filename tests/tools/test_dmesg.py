@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from farcore import dmesg, notes, vmcoreinfo
+from farcore import dmesg, notes
 from farcore.elf import Elf
 from farcore.file import FileSource
 from farcore.space import PhysicalSpace
@@ -37,7 +37,7 @@ def log(path: Path) -> dmesg.Log:
     """As farcore reads it."""
     source = FileSource(os.open(path, os.O_RDONLY), path.stat().st_size)
     elf = Elf.open(source)
-    return dmesg.of(PhysicalSpace(source, elf), elf, vmcoreinfo.of_linux(notes.read(source, elf).notes))
+    return dmesg.of(PhysicalSpace(source, elf), elf, notes.read(source, elf).notes)
 
 
 def vmcore_dmesg(path: Path) -> list[bytes]:

@@ -203,6 +203,13 @@ def _cell(segment: Fields, name: str, address: bool) -> Text:
 
 
 def _kernel(dump: Fields) -> Iterator[Entry]:
+    if dump.members.get("xen"):
+        bits, start = dump.number("xen", "bits"), dump.text("xen", "physical_start")
+        said = [f"hypervisor {dump.text('xen', 'version')}".strip(), f"{bits}-bit" if bits else "", *_named("at", start)]
+        lines = [Text(", ".join(filter(None, said)))]
+        if told := dump.pairs("xen", "vmcoreinfo"):
+            lines += _first([Text(f"{key}={value}") for key, value in told.items()], "line")
+        yield "Xen", lines
     values = dump.pairs("vmcoreinfo")
     if values:
         shown = [Text(f"{key}={values[key]}") for key in _TELLING if key in values]
