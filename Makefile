@@ -16,7 +16,7 @@ demo: .venv/.dev ## a dump served, listed and read, on this machine, in less tha
 test: lint types ## all tests that need no other program
 	$(BIN)/pytest -m "not tools"
 
-test-tools: .venv/.dev .venv/.tools ## the tests against real programs; installs those (as root), and fails without them
+test-tools: .venv/.dev ## the tests against real programs; installs those (as root), and fails without them
 	$(BIN)/python -m tests.requires
 	$(BIN)/python -m tests.realdumps
 	FARCORE_REQUIRE_TOOLS=1 $(BIN)/pytest -m tools
@@ -40,7 +40,7 @@ clean: ## removes all that was made here
 	rm -rf .venv .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# One stamp an extra of pyproject.toml: dev, tools, fuzz.
+# One stamp an extra of pyproject.toml: dev, fuzz.
 .venv/.%: pyproject.toml $(BIN)/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$*]'
 	@touch $@

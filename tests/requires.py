@@ -22,7 +22,7 @@ import pytest
 class Tool:
     """A program, the Debian package that has it, and how it is asked for its version.
 
-    ``python``: it is a module of that interpreter; without a package, one that pip installs with the extra ``tools``.
+    ``python``: it is a module of that interpreter; without a package, one that pip installs with farcore.
     """
 
     name: str

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.http1 import Connection
+from farcore_client.dumpurl import DumpUrl
+from tests.client.remote.conftest import dump_url
 from tests.live import Live, Serve
 from tests.requires import requires
 from tests.samples import SAMPLES
-from tests.served import listed
 
 FARCORE = Path(sys.executable).with_name("farcore")
 # Which of the samples have registers that gdb is told of: there is no 32-bit PowerPC in farcore.registers.
@@ -30,16 +30,10 @@ def samples(serve_all_along: Serve, sample: Callable[[str], Path]) -> Live:
     return serve_all_along(*map(sample, KNOWN), "--allow-arch", "any")
 
 
-def dump_url(live: Live, name: str) -> str:
-    """The URL of the dump of that name."""
-    with Connection(live.url) as server:
-        return f"{live.url}{listed(server)[name]['links']['self']}"
-
-
 @contextmanager
-def door(url: str) -> Iterator[list[str]]:
+def door(url: DumpUrl) -> Iterator[list[str]]:
     """The lines that a door tells its user to type."""
-    with subprocess.Popen([FARCORE, "door", "gdb", url], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([FARCORE, "door", "gdb", str(url)], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             lines = [process.stdout.readline()]
@@ -78,7 +72,7 @@ def test_every_machines_registers_are_those_of_the_local_file(name: str, sample:
     cpus = subprocess.run(["readelf", "-nW", path], capture_output=True, text=True).stdout.count("NT_PRSTATUS")
     asks = [ask for cpu in range(cpus) for ask in (f"thread {cpu + 1}", "info registers")]
     local = registers(gdb("gdb-multiarch", f"core-file {path}", *asks))
-    with door(dump_url(samples, name)) as lines:
+    with door(dump_url(samples.url, name)) as lines:
         found = registers(gdb("gdb-multiarch", *(line for line in lines if not line.startswith("symbol-file")), *asks))
     assert len(found) == cpus > 0
     assert all(len(thread.splitlines()) >= 16 for thread in local)

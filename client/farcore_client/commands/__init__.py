@@ -25,6 +25,8 @@ COMMANDS: Final[dict[str, str]] = {
     "read": "Read bytes of a dump.",
     "pull": "Pull a whole dump, resumably.",
     "mount": "Mount a dump as a file.",
+    "gdb": "Debug a dump with gdb.",
+    "drgn": "Debug a dump with drgn.",
     "door": "Open a door for a tool that is started by hand.",
 }
 

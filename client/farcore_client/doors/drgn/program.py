@@ -42,7 +42,8 @@ def program(target: Target) -> Program:
     made = drgn.Program()
     fd = core(target)
     try:
-        made.set_core_dump(fd)
+        # By its path, so that drgn opens a descriptor of its own: it closes one that it is given.
+        made.set_core_dump(f"/proc/self/fd/{fd}")
     finally:
         os.close(fd)
     memory.add(made, target)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Final
 
 from farcore.errors import FarcoreError
-from farcore_client.doors.gdb import memory
+from farcore_client.doors.gdb import memory, panicked
 from farcore_client.doors.gdb.connection import Connection
 from farcore_client.doors.gdb.session import Session
 from farcore_client.target import Target
@@ -17,11 +18,12 @@ _PIECE: Final = 1 << 16
 
 
 class GdbDoor:
-    """Answers gdbs; ``panicked`` is the CPU that they look at first, ``complain`` gets what they have no words for."""
+    """Answers gdbs; ``complain`` gets what they have no words for. With a ``vmlinux`` they see the panicked CPU first."""
 
-    def __init__(self, target: Target, complain: Callable[[str], object], panicked: int | None = None) -> None:
-        self.target, self.complain, self.panicked = target, complain, panicked
+    def __init__(self, target: Target, complain: Callable[[str], object], vmlinux: Path | None = None) -> None:
+        self.target, self.complain = target, complain
         self.memory = memory.of(target)
+        self.panicked = panicked.cpu(vmlinux, target, self.memory) if vmlinux else None
         # Fails now and not at the first gdb where there is no description of the machine.
         self._session()
 

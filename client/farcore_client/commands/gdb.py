@@ -1,0 +1,59 @@
+"""farcore gdb: gdb on a dump that stays where it is."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Final
+
+import click
+
+from farcore_client import vmlinux
+from farcore_client.commands import with_credentials
+from farcore_client.credentials import Credentials
+from farcore_client.doors.gdb import launch
+from farcore_client.doors.gdb.door import GdbDoor
+from farcore_client.dumpurl import DumpUrl
+from farcore_client.loop import run
+from farcore_client.notice import notice
+from farcore_client.passing import Passing, passed_on
+from farcore_client.remote import connect
+from farcore_client.target import Target
+
+LOOPBACK: Final = "127.0.0.1"
+
+
+@click.command(
+    cls=Passing,
+    epilog="\b\nExamples: farcore gdb http://127.0.0.1:8787/v1/dumps/vmcore-1a2b3c4d\n"
+    "          farcore gdb http://127.0.0.1:8787/v1/dumps/vmcore-1a2b3c4d vmlinux -- -batch -ex 'info threads' -ex bt",
+    options_metavar="[OPTIONS] [-- GDB OPTIONS]",
+)
+@click.argument("url", metavar="DUMPURL")
+@click.argument("symbols", metavar="[VMLINUX]", required=False, type=click.Path(path_type=Path))
+@with_credentials
+def command(url: str, symbols: Path | None, credentials: Credentials) -> int:
+    """Debug a dump with gdb: CPUs are threads, the panicking one first, and addresses the kernel's own.
+
+    Without VMLINUX it is looked for in /usr/lib/debug, then asked of debuginfod.
+    """
+    options = passed_on()
+    with connect(DumpUrl.parse(url), credentials) as dump:
+        target = dump.target()
+        program = launch.program(target)
+        found = run(vmlinux.find(target.vmcoreinfo, symbols))
+        return run(_debug(target, program, found.resolve(), options))
+
+
+async def _debug(target: Target, program: str, symbols: Path, options: list[str]) -> int:
+    door = GdbDoor(target, notice, symbols)
+    async with door.listening(LOOPBACK, 0) as port:
+        with NamedTemporaryFile("w", prefix="farcore-", suffix=".gdb") as script:
+            script.write(launch.script(target, f"{LOOPBACK}:{port}", symbols))
+            script.flush()
+            # Ctrl-C is gdb's. A handler, which exec resets, and not SIG_IGN, which gdb would inherit.
+            signal.signal(signal.SIGINT, lambda *_: None)
+            gdb = await asyncio.create_subprocess_exec(program, "-q", "-x", script.name, *options)
+            return await gdb.wait()
