@@ -6,8 +6,9 @@ own frames alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from typing import Final
 
@@ -25,6 +26,8 @@ from farcore.source import Extent, Source
 
 # Pages that are read and decompressed in one go: 1 MiB of 4 KiB pages.
 BATCH: Final = 256
+# Pages of a read that are kept in the cache.
+KEPT: Final = 16
 # Stored pages no further apart than this are read as one: a read costs as much as copying that many bytes.
 _GAP: Final = 4096
 _SPAN: Final = 4 << 20
@@ -37,6 +40,8 @@ _numbers = count()
 
 # A page descriptor: offset and size of what is stored, and its flags.
 _Row = tuple[int, int, int]
+_ROW: Final = {"LE": struct.Struct("<QII8x"), "BE": struct.Struct(">QII8x")}
+_ROW_SIZE: Final = 24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,9 +56,12 @@ class Part:
 
     def descriptors(self, rank: int, number: int) -> npt.NDArray[np.void]:
         """The page descriptors of ``number`` frames; FaultError where the file has them not."""
-        kind = _descriptor(self.header.data)
-        at = self.header.descriptors_at + (rank - self.rank) * kind.itemsize
-        return np.frombuffer(self.below.pread(at, number * kind.itemsize), kind)
+        content = self.below.pread(self.descriptor_at(rank), number * _ROW_SIZE)
+        return np.frombuffer(content, _descriptor(self.header.data))
+
+    def descriptor_at(self, rank: int) -> int:
+        """Where in the file the descriptor of the frame with that rank stands."""
+        return self.header.descriptors_at + (rank - self.rank) * _ROW_SIZE
 
 
 def _descriptor(data: str) -> np.dtype[np.void]:
@@ -79,7 +87,7 @@ class Kdump(Source):
     def __init__(self, parts: Sequence[Part], index: Index, cache: PageCache | None = None) -> None:
         self.parts, self.index, self.pages = tuple(parts), index, index.pages
         self.header = parts[0].header
-        self.block = self.header.block
+        self.block, self.base = self.header.block, self.header.base
         self.size = self.pages.size
         self._cache = cache or PageCache(0)
         # Of this Kdump, in a cache that others share.
@@ -107,6 +115,12 @@ class Kdump(Source):
         assert index is not None
         return cls(parts, index, cache)
 
+    def through(self, below: Callable[[Source], Source]) -> Kdump:
+        """The same dump and the same cached pages, its files read through what ``below`` makes of them."""
+        other = Kdump([replace(part, below=below(part.below)) for part in self.parts], self.index, self._cache)
+        other._number = self._number
+        return other
+
     def layout(self) -> Layout:
         """Physical memory, each byte at its own address here."""
         return Layout("physical", self.size, self.pages.runs)
@@ -118,6 +132,9 @@ class Kdump(Source):
         stop = offset + length
         if stop > self.size:
             raise absent(self.size, stop - self.size, "physical")
+        lead = (offset - self.base) % self.block
+        if length and lead + length <= self.block:
+            return memoryview(self._page(offset - lead, offset, length))[lead : lead + length].toreadonly()
         for run in self.pages.runs.walk(offset, stop):
             if run.kind is not Kind.DATA:
                 raise fault(run, "physical")
@@ -126,16 +143,41 @@ class Kdump(Source):
             found += self._read(frames)
         if not found:
             return memoryview(b"")
-        lead = (offset - self.header.base) % self.block
-        if len(found) == 1:
-            return memoryview(found[0])[lead : lead + length].toreadonly()
         found[0] = memoryview(found[0])[lead:]
-        found[-1] = memoryview(found[-1])[: (stop - self.header.base - 1) % self.block + 1]
+        found[-1] = memoryview(found[-1])[: (stop - self.base - 1) % self.block + 1]
         return memoryview(b"".join(found))
 
     def preadv(self, extents: Iterable[Extent]) -> list[memoryview]:
         """One after the other: pages that several extents need are in the cache."""
         return [self.pread(offset, length) for offset, length in extents]
+
+    def _page(self, page: int, offset: int, length: int) -> Page:
+        """The one page that a short read needs, by the shortest way: nearly all reads of a debugger are such."""
+        held = self._cache.get((self._number, page))
+        if held is not None:
+            return held
+        rank = self.pages.rank_of(offset)
+        if rank is None:
+            raise fault(next(self.pages.runs.walk(offset, offset + length)), "physical")
+        part = next(part for part in self.parts if part.start <= page < part.stop)
+        try:
+            row = _ROW[part.header.data].unpack(part.below.pread(part.descriptor_at(rank), _ROW_SIZE))
+            if not row[0] > 0 or row[1] > self.block:
+                raise self._unreadable(page)
+            stored: Page = part.below.pread(row[0], row[1])
+        except FaultError as error:
+            raise self._unreadable(page) from error
+        found = self._content(stored, row[2], page)
+        self._cache.put((self._number, page), found)
+        return found
+
+    def _content(self, stored: Page, flags: int, page: int) -> Page:
+        """What is stored of a page, decompressed; FaultError for what does not come to a block."""
+        decompress = codecs.decompressor(flags)
+        content = stored if decompress is None else decompress(memoryview(stored), self.block)
+        if content is None or len(content) != self.block:
+            raise self._unreadable(page)
+        return content
 
     def _batches(self, start: int, stop: int) -> Iterator[tuple[Part, Frames]]:
         """What [start, stop) touches, by part, in batches."""
@@ -151,37 +193,32 @@ class Kdump(Source):
 
     def _read(self, wanted: tuple[Part, Frames]) -> list[Page]:
         part, (address, number, rank) = wanted
+        addresses = range(address, address + number * self.block, self.block)
+        # A long read goes on elsewhere: its pages would only drive out those that are read again and again.
+        keeps = number <= KEPT
+        if keeps:
+            held = [page for at in addresses if (page := self._cache.get((self._number, at))) is not None]
+            if len(held) == number:
+                return held
         try:
             descriptors = part.descriptors(rank, number)
         except FaultError as error:
             raise self._unreadable(address, number) from error
         # Pages that are all zeros share one descriptor's bytes (makedumpfile 1.7.2: write_kdump_pages_and_bitmap_cyclic).
         rows: list[_Row] = list(zip(*(descriptors[name].tolist() for name in ("offset", "size", "flags")), strict=True))
-        pages: dict[_Row, Page] = {}
         missing: dict[_Row, int] = {}
-        file = self.parts.index(part)
-        for i, row in enumerate(rows):
-            if row in pages or row in missing:
-                continue
-            page = self._cache.get((self._number, file, row))
-            if page is not None:
-                pages[row] = page
-            elif row[0] == 0:  # makedumpfile got no further
-                raise self._unreadable(address + i * self.block)
-            else:
-                missing[row] = address + i * self.block
-        for row, page in self._decompressed(part, missing):
-            pages[row] = page
-            # A long read goes on elsewhere: its pages would only drive out those that are read again and again.
-            if number < BATCH // 4:
-                self._cache.put((self._number, file, row), page)
+        for at, row in zip(addresses, rows, strict=True):
+            if row[0] == 0 or row[1] > self.block:  # of offset 0: makedumpfile got no further
+                raise self._unreadable(at)
+            missing.setdefault(row, at)
+        pages = dict(self._decompressed(part, missing))
+        if keeps:
+            for at, row in zip(addresses, rows, strict=True):
+                self._cache.put((self._number, at), pages[row])
         return [pages[row] for row in rows]
 
     def _decompressed(self, part: Part, missing: dict[_Row, int]) -> Iterator[tuple[_Row, Page]]:
         """Stored pages, each with the physical address that it is needed for, to what they hold."""
-        for (_, size, _), address in missing.items():
-            if size > self.block:
-                raise self._unreadable(address)
         for span in _spans(sorted(missing)):
             begin = span[0][0]
             try:
@@ -190,14 +227,9 @@ class Kdump(Source):
                 raise self._unreadable(missing[span[0]]) from error
             for row in span:
                 offset, size, flags = row
-                page: Page | None = stored[offset - begin : offset - begin + size]
-                if (decompress := codecs.decompressor(flags)) is not None:
-                    page = decompress(stored[offset - begin : offset - begin + size], self.block)
-                elif len(span) > 1:  # held in the cache, it would hold the whole span
-                    page = bytes(stored[offset - begin : offset - begin + size])
-                if page is None or len(page) != self.block:
-                    raise self._unreadable(missing[row])
-                yield row, page
+                content = self._content(stored[offset - begin : offset - begin + size], flags, missing[row])
+                # Held in the cache, a view would hold the whole span.
+                yield row, content if flags & codecs.COMPRESSED or len(span) == 1 else bytes(content)
 
     def _unreadable(self, address: int, number: int = 1) -> FaultError:
         return FaultError(address=address, length=number * self.block, space="physical", kind="unreadable")
@@ -270,9 +302,7 @@ def _ends(part: Part, end: int) -> bool:
 
 def _sound(part: Part, rank: int, number: int) -> npt.NDArray[np.bool_]:
     """Which of these frames have a descriptor that leads to bytes of the file."""
-    kind = _descriptor(part.header.data)
-    at = part.header.descriptors_at + (rank - part.rank) * kind.itemsize
-    here = max(0, min(number, (part.below.size - at) // kind.itemsize))
+    here = max(0, min(number, (part.below.size - part.descriptor_at(rank)) // _ROW_SIZE))
     sound = np.zeros(number, np.bool_)
     if here:
         rows = part.descriptors(rank, here)

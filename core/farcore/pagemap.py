@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -36,7 +37,7 @@ class Frames(NamedTuple):
     rank: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class PageMap:
     """``runs`` of physical memory (DATA lies at its own address), and for each the dumped frames before it: uint64."""
 
@@ -80,6 +81,20 @@ class PageMap:
             i, address = i - 1, int(runs.stop[-1])
         inside = max(0, address - int(runs.start[i])) if runs.kind[i] == Kind.DATA else 0
         return int(self.rank[i]) + -(-inside // self.block)
+
+    def rank_of(self, address: int) -> int | None:
+        """How many dumped frames come before the one of ``address``; None where that is not there."""
+        starts, stops, ranks = self._data
+        i = int(starts.searchsorted(np.uint64(address), side="right")) - 1
+        if i < 0 or address >= int(stops[i]):
+            return None
+        return int(ranks[i]) + (address - int(starts[i])) // self.block
+
+    @cached_property
+    def _data(self) -> tuple[U64, U64, U64]:
+        """Start, stop and rank of the runs of data alone."""
+        data = self.runs.kind == Kind.DATA
+        return self.runs.start[data], self.runs.stop[data], self.rank[data]
 
     def frames(self, start: int, stop: int) -> Iterator[Frames]:
         """The whole frames that [start, stop) touches, run by run; what lies between runs of data is passed over."""

@@ -6,6 +6,7 @@ As with every body: bytes are read, then the files are looked at (fstat), then t
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,12 +16,17 @@ from typing import Final
 from aiohttp import web
 
 from farcore.source import Extent, Source
+from farcore_server.lane import Lane
 from farcore_server.opened import Opened
 
 # Bytes of a piece: 64 pages, which a core decompresses in a millisecond or two.
 PIECE: Final = 256 << 10
 # Pieces of a stream under way at a time: one is sent, one a core is decompressed, whoever reads.
 AHEAD: Final = 3
+# Bytes that are decompressed by the loop itself: eight pages, a quarter of a millisecond.
+SHORT: Final = 32 << 10
+# What is worth its own system call; less goes with the answer's head.
+DIRECT: Final = 64 << 10
 # What a literal or a page of its own counts at least, so that a fragmented dump's pieces have a bounded number of parts.
 LEAST: Final = 1 << 10
 # The codecs leave Python's lock alone while they work.
@@ -29,14 +35,24 @@ _POOL: Final = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefi
 _Piece = list[memoryview | Extent]
 
 
-async def send(response: web.StreamResponse, opened: Opened, memory: Source, body: Iterable[memoryview | Extent]) -> None:
+async def send(
+    request: web.Request, response: web.StreamResponse, opened: Opened, memory: Source, body: Iterable[memoryview | Extent]
+) -> None:
     """Send ``body``, whose Extents are of ``memory``, through a prepared ``response``.
 
     SourceChangedError when a file has changed, FaultError for a page that cannot be read: the caller cuts the connection.
     """
     loop = asyncio.get_running_loop()
-    under_way: deque[asyncio.Future[bytes | memoryview]] = deque()
     rest = pieces(body)
+    first = next(rest, None)
+    if first is None:
+        return
+    if opened.prompt is not None and (content := at_once(opened.prompt, first)) is not None:
+        opened.demand_unchanged()
+        await response.write(content)
+    else:
+        rest = itertools.chain([first], rest)
+    under_way: deque[asyncio.Future[bytes | memoryview]] = deque()
     try:
         while True:
             while len(under_way) < AHEAD and (piece := next(rest, None)) is not None:
@@ -45,11 +61,29 @@ async def send(response: web.StreamResponse, opened: Opened, memory: Source, bod
                 return
             content = await under_way.popleft()
             opened.demand_unchanged()
-            await response.write(content)
+            await _write(request, response, content)
     finally:
         for future in under_way:
             future.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
+
+
+async def _write(request: web.Request, response: web.StreamResponse, content: bytes | memoryview) -> None:
+    """Past the transport where that can be: it would copy what the socket does not take at once."""
+    lane = request.protocol
+    if not isinstance(lane, Lane) or lane.outlet is None or len(content) < DIRECT:
+        await response.write(content)
+        return
+    await response.write(b"")
+    try:
+        await (await lane.flushed()).send_all(content)
+    except ConnectionError:
+        # The socket has learnt before its transport that the client is gone.
+        if request.transport is not None:
+            request.transport.abort()
+        raise
+    # aiohttp counts what goes through its writer; the rest of its head's promise is kept here.
+    request.writer.output_size += len(content)
 
 
 def pieces(body: Iterable[memoryview | Extent]) -> Iterator[_Piece]:
@@ -68,6 +102,16 @@ def pieces(body: Iterable[memoryview | Extent]) -> Iterator[_Piece]:
                 group, room = [], PIECE
     if group:
         yield group
+
+
+def at_once(prompt: Source, piece: _Piece) -> bytes | memoryview | None:
+    """A short piece whose pages wait for nothing: decompressing them takes no longer than handing them to a thread would."""
+    if sum(part.length for part in piece if isinstance(part, Extent)) > SHORT:
+        return None
+    try:
+        return _read(prompt, piece)
+    except BlockingIOError:
+        return None
 
 
 def _read(memory: Source, piece: _Piece) -> bytes | memoryview:

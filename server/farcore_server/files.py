@@ -41,7 +41,7 @@ class Files(NamedTuple):
     @property
     def either(self) -> Source:
         """Decompressed memory by address, and from FILE on the file: one source for all resources."""
-        return self.file if self.memory is None else _Either(self.memory, self.file)
+        return self.file if self.memory is None else Either(self.memory, self.file)
 
     def hold(self, dump: Dump) -> bool:
         """Whether the open files still are the version that was inspected: a system call each."""
@@ -50,11 +50,14 @@ class Files(NamedTuple):
         return all(part.identity.holds(os.fstat(each.fd)) for part, each in zip(dump.stored.parts, self.others, strict=True))
 
 
-class _Either(Source):
+class Either(Source):
+    """``memory`` by address, and from FILE on ``file``."""
+
     def __init__(self, memory: Source, file: Source) -> None:
         self.memory, self.file, self.size = memory, file, FILE + file.size
 
     def pread(self, offset: int, length: int) -> memoryview:
+        """As the one or the other."""
         demand(self, offset, length)
         return self.file.pread(offset - FILE, length) if offset >= FILE else self.memory.pread(offset, length)
 

@@ -9,9 +9,10 @@ from typing import Final
 from farcore.errors import SourceChangedError
 from farcore.layout import Layout
 from farcore.source import Source
+from farcore.space import Space
 from farcore_server.dump import Dump, Resource
-from farcore_server.files import FILE, Files, shifted
-from farcore_server.residency import Residency
+from farcore_server.files import FILE, Either, Files, shifted
+from farcore_server.residency import Prompt, Residency
 
 # What is made of more PT_LOADs than this is made in a thread: 1,000 take 1 ms.
 MANY_LOADS: Final = 1000
@@ -20,11 +21,18 @@ MANY_LOADS: Final = 1000
 class Opened:
     """A Dump and the files that it was read from: whatever happens to the paths, both are of one version."""
 
-    __slots__ = ("dump", "files", "residency", "source")
+    __slots__ = ("dump", "either", "files", "prompt", "residency", "source")
 
     def __init__(self, dump: Dump, files: Files) -> None:
         self.dump, self.files, self.source = dump, files, files.file
         self.residency = Residency(files.file)
+        # Decompressed memory as far as nobody has to wait for it; None where there is none, or it lies in several files.
+        self.prompt: Source | None = None
+        self.either: Source | None = None
+        if files.memory is not None and not files.others:
+            now = Prompt(self.residency)
+            self.prompt = files.memory.through(lambda below: Space(now, below.layout) if isinstance(below, Space) else now)
+            self.either = Either(self.prompt, now)
 
     async def layout(self, resource: Resource) -> Layout:
         """The layout of a byte resource; of many PT_LOADs it is made in a thread."""

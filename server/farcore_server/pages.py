@@ -26,6 +26,7 @@ from farcore.repeats import Repeats
 from farcore_server import conditions
 from farcore_server.catalogue import Catalogue
 from farcore_server.conditions import PreconditionFailed
+from farcore_server.decoding import SHORT
 from farcore_server.dump import Dump, Resource
 from farcore_server.lookup import lookup
 from farcore_server.metrics import Metrics
@@ -175,7 +176,9 @@ class _Work:
     def _gathered_now(self, draft: Draft) -> Gathered | None:
         """What needs no waiting; None where anything would wait, or fail."""
         residency = self.opened.residency
-        if (residency.blind or self.opened.files.memory is not None) and draft.reads:
+        if self.opened.files.memory is not None:
+            return self._decoded_now(draft)
+        if residency.blind and draft.reads:
             return None
         fd, flags = self.opened.source.fd, 0 if residency.always else os.RWF_NOWAIT
         content = memoryview(bytearray(draft.raw))
@@ -191,6 +194,14 @@ class _Work:
         except OSError:
             return None
         return Gathered(draft.runs, content)
+
+    def _decoded_now(self, draft: Draft) -> Gathered | None:
+        if draft.raw > SHORT or self.opened.either is None:
+            return None
+        try:
+            return gather.collect(self.opened.either, draft, self.head)
+        except BlockingIOError:
+            return None
 
     def _fetch(self, draft: Draft) -> Gathered:
         # All reads are announced before the first is waited for: a disk has them done in its own order, many at a time.

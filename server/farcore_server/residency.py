@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from farcore.source import Source, demand
 from farcore_server.mapping import MappedSource
 
 # Threads that wait for disks: enough to keep a few of them busy, and no more stacks than that.
@@ -122,6 +123,21 @@ class Residency:
         except OSError as error:
             self.blind = error.errno == errno.EOPNOTSUPP
             return 0
+
+
+class Prompt(Source):
+    """The file as far as it is in memory: a read that would wait is a BlockingIOError. Belongs to the loop's thread."""
+
+    def __init__(self, residency: Residency) -> None:
+        self._residency, self.size = residency, residency.source.size
+
+    def pread(self, offset: int, length: int) -> memoryview:
+        """Exactly ``length`` bytes, at once."""
+        demand(self, offset, length)
+        content = self._residency.read_now(offset, length) if length else b""
+        if content is None:
+            raise BlockingIOError
+        return memoryview(content).toreadonly()
 
 
 def _chunks(offset: int, length: int) -> range:

@@ -84,7 +84,7 @@ class Resources:
             if memory is None:
                 await stream.send(request, response, opened, pieces)
             else:
-                await decoding.send(response, opened, memory, pieces)
+                await decoding.send(request, response, opened, memory, pieces)
         except FarcoreError:
             self.metrics.cut += 1
             if request.transport is not None:
