@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import pairwise
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from farcore.regions import Regions
 from farcore.runs import U64
 from farcore.source import Extent, Source
 from farcore.vmcoreinfo import Vmcoreinfo
-from farcore_client.remote import RemoteDump
+from farcore_client.remote import RemoteDump, through
 from farcore_client.target import Target
 
 # Symbols of VMCOREINFO (kernel/vmcore_info.c, arch/x86/kernel/vmcore_info_64.c) that lie in .data or .bss.
@@ -44,16 +44,17 @@ _MOST_STRIDE: Final = 4 << 20
 _STACK: Final = 16 << 10
 
 
-def warm(remote: RemoteDump, target: Target | None = None) -> Future[list[Extent]]:
+def warm(remote: RemoteDump, *, space: Literal["physical", "vmcore"] = "physical") -> Future[list[Extent]]:
     """Start to bring what a session reads first, in a thread of its own; the result is what was asked for, by address.
 
-    Nothing for kernels that are not known here (x86_64 is). Never needed for what is read to be right: errors show in reads.
+    ``space``: through which the tool reads; a mount's is vmcore (for an ELF the two are one). Nothing for kernels that are
+    not known here (x86_64 is). What is read is right without it: errors show in reads.
     """
     asked: Future[list[Extent]] = Future()
 
     def bring() -> None:
         try:
-            asked.set_result(_bring(remote, target or remote.target()))
+            asked.set_result(_bring(remote, space))
         except FarcoreError as error:
             asked.set_exception(error)
 
@@ -61,17 +62,22 @@ def warm(remote: RemoteDump, target: Target | None = None) -> Future[list[Extent
     return asked
 
 
-def _bring(remote: RemoteDump, target: Target) -> list[Extent]:
+def _bring(remote: RemoteDump, space: Literal["physical", "vmcore"]) -> list[Extent]:
+    target = remote.target() if space == "physical" else remote.target_of_vmcore()
     known = target.vmcoreinfo
     regions = Regions.of(target.physical, target.elf.header, known) if known else None
     if known is None or regions is None:
         return []
     constant, data = constants(regions, known), image_data(regions, target)
     first = [*constant, *data, *memmap(regions), *stacks(regions, target), *vmalloc(regions)]
-    remote.prefetch("physical", first).result()
+    remote.prefetch(space, _at(first, target, space)).result()
     areas = percpu([*constant, *data], target.physical, regions, len(target.cpus))
-    remote.prefetch("physical", areas).result()
+    remote.prefetch(space, _at(areas, target, space)).result()
     return [*first, *areas]
+
+
+def _at(extents: list[Extent], target: Target, space: str) -> list[Extent]:
+    return through(target.elf, target.vmcore.size, extents) if space == "vmcore" else extents
 
 
 def constants(regions: Regions, known: Vmcoreinfo) -> list[Extent]:

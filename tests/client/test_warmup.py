@@ -31,7 +31,7 @@ def remote(sample: Callable[[str], Path], serve_all_along: Serve) -> Iterator[Re
 def test_data_struct_pages_and_cpus_areas_are_here_before_they_are_read(remote: RemoteDump) -> None:
     target = remote.target()
     assert target.vmcoreinfo is not None
-    extents = warm(remote, target).result(60)
+    extents = warm(remote).result(60)
     requests = remote.counts.requests
     base = target.vmcoreinfo.phys_base
     assert base is not None

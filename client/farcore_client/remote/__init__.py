@@ -7,8 +7,8 @@ courier, portal     requests, retries, lanes (one event loop in a thread)
 source, dump        the Sources, and what holds them together
 """
 
-from farcore_client.remote.dump import Counts, RemoteDump, connect
+from farcore_client.remote.dump import Counts, RemoteDump, connect, through
 from farcore_client.remote.pages import Missed
 from farcore_client.remote.source import RemoteSource
 
-__all__ = ["Counts", "Missed", "RemoteDump", "RemoteSource", "connect"]
+__all__ = ["Counts", "Missed", "RemoteDump", "RemoteSource", "connect", "through"]

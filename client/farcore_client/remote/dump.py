@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +15,7 @@ import numpy as np
 from farcore.batch import Space
 from farcore.elf import Elf
 from farcore.errors import SourceChangedError
-from farcore.layout import Layout, physical
+from farcore.layout import physical
 from farcore.runs import Kind
 from farcore.source import Extent, Source
 from farcore.space import PhysicalSpace
@@ -76,13 +76,15 @@ class RemoteDump:
     @cached_property
     def physical(self) -> Source:
         """Physical memory: position = paddr. Of an ELF it is read through ``vmcore``, so that no page is fetched twice."""
-        if self._layout is None:
-            return RemoteSource(self._pages, "physical")
-        return PhysicalSpace(self.vmcore, self._elf)
+        return PhysicalSpace(self.vmcore, self._elf) if self._mapped else RemoteSource(self._pages, "physical")
 
     def target(self) -> Target:
         """Header, notes, VMCOREINFO and registers, over ``vmcore`` and ``physical``; BadDumpError as Target.open."""
         return Target.open(self.vmcore, self.physical)
+
+    def target_of_vmcore(self) -> Target:
+        """The same, memory read through ``vmcore`` in any case; a composed one calls what was excluded absent."""
+        return Target.open(self.vmcore, PhysicalSpace(self.vmcore, self._elf))
 
     def prefetch(self, space: Space, extents: Iterable[Extent]) -> Future[None]:
         """Have these brought in one compressed batch; returns at once. Holes are passed over, what is here is not asked for.
@@ -90,8 +92,8 @@ class RemoteDump:
         The future is done when they are here, or has the error; nobody need look at it.
         """
         wanted = sorted(extents)
-        if space == "physical" and self._layout is not None:
-            space, wanted = "vmcore", _through(self._layout, wanted)
+        if space == "physical" and self._mapped:
+            space, wanted = "vmcore", through(self._elf, self.vmcore.size, wanted)
         return self._pages.prefetch(space, wanted)
 
     @property
@@ -129,10 +131,10 @@ class RemoteDump:
     def _elf(self) -> Elf:
         return Elf.open(self.vmcore)
 
-    @cached_property
-    def _layout(self) -> Layout | None:
-        """Physical memory as positions of vmcore, where the two surely are the same bytes."""
-        return physical(self._elf, self.vmcore.size) if self.dump.text("stored_format") == "elf" else None
+    @property
+    def _mapped(self) -> bool:
+        """Whether the program headers say all of physical memory: of a composed vmcore they do not say what was excluded."""
+        return self.dump.text("stored_format") == "elf"
 
     async def _start(self, path: str) -> Courier:
         return Courier(
@@ -195,8 +197,9 @@ def _size(dump: Fields, name: str) -> int:
     return size
 
 
-def _through(layout: Layout, extents: Sequence[Extent]) -> list[Extent]:
-    """Where the bytes of these physical extents lie in the file."""
+def through(elf: Elf, size: int, extents: Iterable[Extent]) -> list[Extent]:
+    """Where the bytes of these physical extents lie in the vmcore of ``size`` bytes; what is not there is left out."""
+    layout = physical(elf, size)
     return [
         Extent(run.offset, run.stop - run.start)
         for offset, length in extents
