@@ -47,7 +47,8 @@ async def send(
     first = next(rest, None)
     if first is None:
         return
-    if opened.prompt is not None and (content := at_once(opened.prompt, first)) is not None:
+    prompt = opened.prompt if memory is opened.files.memory else None
+    if prompt is not None and (content := at_once(prompt, first)) is not None:
         opened.demand_unchanged()
         await response.write(content)
     else:

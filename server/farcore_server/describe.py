@@ -14,7 +14,7 @@ from farcore.elf import SEGMENT, Ehdr, Elf, Segments
 from farcore.hosts import machine_name
 from farcore.notes import Note, type_name
 from farcore.xen import Xen
-from farcore_server.dump import Dump
+from farcore_server.dump import Dump, printed
 
 Json = dict[str, Any]
 
@@ -38,7 +38,7 @@ def brief(dump: Dump) -> Json:
         "id": dump.id,
         "name": dump.name,
         "size": number(dump.size),
-        "stored_size": number(dump.stored_size),
+        "stored_size": number(dump.identity.size),
         "stored_format": dump.stored_format,
         "etag": dump.etag,
         "modified": timestamp(dump.identity.modified if dump.identity.inode else None),
@@ -94,6 +94,10 @@ def _inner(rows: list[Json], *, first: bool) -> str:
 def _without_rows(dump: Dump) -> Json:
     said = brief(dump)
     said["verdict"]["kernel"]["terms"] = [asdict(term) for term in dump.verdict.kernel.terms]
+    said["parts"] = [
+        {"name": printed(place.name), "size": number(identity.size)}
+        for place, identity in (dump.files if dump.stored.in_parts else ())
+    ]
     said["vmcoreinfo"] = dict(dump.vmcoreinfo.values) if dump.vmcoreinfo else {}
     said["xen"] = None if dump.xen is None else hypervisor(dump.xen)
     return said

@@ -35,6 +35,12 @@ class Part(NamedTuple):
     identity: Identity
 
 
+def printed(name: str) -> str:
+    """A file's name for a person: what is no UTF-8, or would steer a terminal, is replaced."""
+    text = os.fsencode(name).decode("utf-8", "replace")
+    return "".join(each if each.isprintable() else "\ufffd" for each in text)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Stored:
     """How what is served lies in the file, where it is not simply the file: what the formats' indexes found.
@@ -83,8 +89,7 @@ class Dump:
     @property
     def name(self) -> str:
         """The path below the PATH it was found under; what is no UTF-8, or would steer a terminal, is replaced."""
-        text = os.fsencode(self.place.name).decode("utf-8", "replace")
-        return "".join(each if each.isprintable() else "\ufffd" for each in text)
+        return printed(self.place.name)
 
     @cached_property
     def etag(self) -> str:
@@ -102,9 +107,9 @@ class Dump:
         return self.stored.restored.size if self.stored.restored is not None else self.identity.size
 
     @property
-    def stored_size(self) -> int:
-        """Bytes on disk, of all parts of a set."""
-        return self.identity.size + sum(each.identity.size for each in self.stored.parts)
+    def files(self) -> tuple[tuple[Place, Identity], ...]:
+        """Where its bytes lie on disk: its file, and the other parts of a set."""
+        return (self.place, self.identity), *self.stored.parts
 
     @cached_property
     def xen(self) -> Xen | None:

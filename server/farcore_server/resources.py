@@ -10,8 +10,9 @@ from typing import Final
 from aiohttp import HttpVersion11, web
 
 from farcore.errors import FarcoreError
-from farcore.layout import Layout
+from farcore.layout import Layout, stored
 from farcore.ranges import PART_OVERHEAD
+from farcore.source import Source
 from farcore_server import body, decoding, stream
 from farcore_server.access import GRANT, Access
 from farcore_server.answer import Answer, Part, Representation, answer
@@ -39,7 +40,7 @@ class Resources:
         return await self._serve(request, "normalised" if "normalised" in request.query else "vmcore")
 
     async def stored(self, request: web.Request) -> web.StreamResponse:
-        """The file's bytes."""
+        """The file's bytes; of a set those of its first part, or of ?part=N."""
         return await self._serve(request, "stored")
 
     async def physical(self, request: web.Request) -> web.StreamResponse:
@@ -49,8 +50,9 @@ class Resources:
     async def _serve(self, request: web.Request, resource: Resource) -> web.StreamResponse:
         fill = _fill(request) if resource == "physical" else False
         opened = await lookup(self.catalogue, request.match_info["id"])
-        layout = await opened.layout(resource)
         dump = opened.dump
+        part = _part(request, dump) if resource == "stored" else 1
+        layout = await opened.layout(resource) if part == 1 else stored(dump.files[part - 1][1].size)
         # In a space with holes no byte between two ranges may be touched.
         gap = 1 if resource == "physical" else PART_OVERHEAD
         wanted = Representation(layout.size, dump.etag, dump.identity.modified, gap)
@@ -59,11 +61,21 @@ class Resources:
             raise _problem(told, dump)
         if request.method == "GET" and not fill:
             await _demand(layout, told.parts)
-        return await self._send(request, opened, resource, layout, told, fill=fill)
+        below = opened.files.others[part - 2] if part > 1 else opened.decoded(resource)
+        return await self._send(request, opened, resource, layout, told, below, fill=fill)
 
     async def _send(
-        self, request: web.Request, opened: Opened, resource: Resource, layout: Layout, told: Answer, *, fill: bool
+        self,
+        request: web.Request,
+        opened: Opened,
+        resource: Resource,
+        layout: Layout,
+        told: Answer,
+        below: Source | None,
+        *,
+        fill: bool,
     ) -> web.StreamResponse:
+        """``below`` is what the layout is over, where that is not the dump's own file."""
         headers = {**told.headers, "X-Content-Type-Options": "nosniff"}
         if resource == "physical" and opened.dump.xen is not None:
             headers["Farcore-Memory"] = "xen-machine"
@@ -73,18 +85,17 @@ class Resources:
         await response.prepare(request)
         if request.method == "HEAD" or not told.length:
             return response
-        memory = opened.decoded(resource)
-        if memory is None:
+        if below is None:
             # Before the body: who reads quickly asks again before this returns.
             self._arm(request, response, opened, layout, told)
         pieces = itertools.chain(body.pieces(layout, told.parts, fill=fill), _tail(told))
         before = request.writer.output_size
         self.metrics.streams += 1
         try:
-            if memory is None:
+            if below is None:
                 await stream.send(request, response, opened, pieces)
             else:
-                await decoding.send(request, response, opened, memory, pieces)
+                await decoding.send(request, response, opened, below, pieces)
         except FarcoreError:
             self.metrics.cut += 1
             if request.transport is not None:
@@ -115,6 +126,15 @@ def _fill(request: web.Request) -> bool:
         detail = "The only fill there is is ?fill=zero: zeros where the dump has no bytes."
         raise Problem(400, "bad-fill", "No such fill", detail, dump=request.match_info["id"])
     return bool(asked)
+
+
+def _part(request: web.Request, dump: Dump) -> int:
+    """Which file of a set is asked for, from 1 on."""
+    asked, files = request.query.get("part", "1"), len(dump.files)
+    if not (asked.isascii() and asked.isdigit() and len(asked) < 6 and 1 <= int(asked) <= files):
+        detail = f"The dump is stored in {files:,} file{'' if files == 1 else 's'}: ?part=1 to ?part={files}."
+        raise Problem(404, "no-such-part", "No such part", detail, dump=dump.id)
+    return int(asked)
 
 
 async def _demand(layout: Layout, parts: tuple[Part, ...]) -> None:

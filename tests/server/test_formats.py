@@ -187,9 +187,20 @@ def test_stored_bytes_are_the_file_and_its_outermost_layer_is_named(
     assert formats["ram.bin"] == formats["ram.lime"] == "raw"
 
 
-def test_a_set_is_one_dump_named_after_its_first_part(dumps: dict[str, Said], folder: Path) -> None:
+def test_a_set_is_one_dump_named_after_its_first_part_and_each_part_can_be_had(
+    server: Connection, dumps: dict[str, Said], folder: Path
+) -> None:
     assert [name for name in dumps if name.startswith("set")] == ["set.1"]
-    assert dumps["set.1"]["stored_size"] == sum((folder / f"set.{i}").stat().st_size for i in (1, 2, 3))
+    links = dumps["set.1"]["links"]
+    said = json.loads(server.get(links["self"]).body)["parts"]
+    assert said == [{"name": f"set.{i}", "size": (folder / f"set.{i}").stat().st_size} for i in (1, 2, 3)]
+    for i in (1, 2, 3):
+        content = (folder / f"set.{i}").read_bytes()
+        assert server.get(f"{links['stored']}?part={i}").body == content
+        assert server.get(f"{links['stored']}?part={i}", Range="bytes=5000-9000").body == content[5000:9001]
+    for asked in ("0", "4", "x", "-1"):
+        assert server.get(f"{links['stored']}?part={asked}").status == 404
+    assert server.get(dumps["vmcore.lzo"]["links"]["stored"] + "?part=2").status == 404
 
 
 def test_an_elf_in_a_flattened_stream_is_served_as_the_elf_it_restores_to(server: Connection, dumps: dict[str, Said]) -> None:

@@ -62,8 +62,10 @@ def table(dump: Dump) -> str:
     kernel = dump.verdict.kernel
     lines = [click.style(_printable(dump.place.path), bold=True)]
     if any(term.ok is not None for term in kernel.terms):
-        widths = [max(len(row[i]) for row in _rows(kernel.terms)) for i in range(3)]
-        for row, term in zip(_rows(kernel.terms), (None, *kernel.terms), strict=True):
+        # A compressed dump has no ELF header: of the terms only the one that can be tested is shown.
+        terms = tuple(term for term in kernel.terms if term.expected)
+        widths = [max(len(row[i]) for row in _rows(terms)) for i in range(3)]
+        for row, term in zip(_rows(terms), (None, *terms), strict=True):
             mark = row[1].ljust(widths[1])
             mark = mark if term is None else click.style(mark, fg=_MARKS[term.ok][1])
             lines.append(f"  {row[0].ljust(widths[0])}  {mark}  {row[2].ljust(widths[2])}  {row[3]}".rstrip())

@@ -17,7 +17,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 @click.command(epilog="Example: farcored serve /var/crash --listen 10.0.0.5:8787 --token-file /etc/farcore/tokens")
 @with_settings(again=True)
 def command(read: Callable[[], Settings]) -> int:
-    """Serve the dumps at PATH... over HTTP: files, directories (searched), /proc/vmcore.
+    """Serve the dumps at PATH... over HTTP: files of any form, directories (searched), /proc/vmcore, raw RAM as FILE@ADDRESS.
 
     Without --token-file it serves this machine alone. SIGTERM ends it gently, SIGHUP has it read its settings again.
     """
