@@ -48,10 +48,12 @@ class Residency:
         self._until = 0.0
         self._next = -1
 
-    def read_now(self, offset: int, length: int) -> bytes | bytearray | None:
+    def read_now(self, offset: int, length: int) -> bytes | bytearray | memoryview | None:
         """The bytes, if reading them waits for nothing; None if it would wait, or if they are not all there."""
         if self.blind:
             return None
+        if self.source.steady:
+            return self.source.pread(offset, length)
         if self.always or self._remembered(offset, length):
             try:
                 content: bytes | bytearray = os.pread(self.source.fd, length, offset)

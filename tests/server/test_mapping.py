@@ -334,6 +334,20 @@ def test_send_of_a_lent_page_that_the_file_lost_fails_and_the_process_lives(tmp_
     assert printed == "EFAULT"
 
 
+def test_what_is_copied_from_proc_vmcore_comes_from_small_windows_of_its_map(tmp_path: Path) -> None:
+    path = tmp_path / "vmcore"
+    with path.open("wb") as sparse:
+        sparse.truncate(1 << 30)
+        os.pwrite(sparse.fileno(), WIDE[:100_000], (600 << 20) - 50_000)
+    source = opened(path, windowed=True)
+    before = mapped(path)
+    assert source.pread((600 << 20) - 50_000, 15_000) == WIDE[:15_000]
+    assert mapped(path) == before
+    assert source.pread((600 << 20) - 50_000, 100_000) == WIDE[:100_000]
+    assert source.pread(600 << 20, 50_000) == WIDE[50_000:100_000]
+    assert mapped(path) == before + (4 << 20)
+
+
 def test_without_address_space_left_views_are_copies(tmp_path: Path) -> None:
     path = tmp_path / "vmcore"
     with path.open("wb") as sparse:
