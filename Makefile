@@ -5,7 +5,7 @@ BIN := .venv/bin
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tools lint types fuzz bench clean
+.PHONY: help demo test test-tools test-vm lint types fuzz bench clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -21,13 +21,16 @@ test-tools: .venv/.dev ## the tests against real programs; installs those (as ro
 	$(BIN)/python -m tests.realdumps
 	FARCORE_REQUIRE_TOOLS=1 $(BIN)/pytest -m tools
 
+test-vm: .venv/.dev ## machines that crash in QEMU and are read meanwhile; installs QEMU (as root), 10 minutes
+	FARCORE_VM=$${FARCORE_VM:-.cache/vm} $(BIN)/pytest -s tests/vm/test_crash_kernel.py
+
 lint: .venv/.dev ## style, format, and which package may import which
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports --no-logo
 
 types: .venv/.dev ## mypy --strict
-	$(BIN)/mypy core server client tests benchmarks
+	$(BIN)/mypy core server client tests benchmarks deploy/kdump/collect.py
 
 fuzz: .venv/.dev .venv/.fuzz ## every target in tests/fuzz, FUZZ_SECONDS (60) each
 	set -e; for target in tests/fuzz/fuzz_*.py; do \

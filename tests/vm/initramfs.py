@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-BUSYBOX = "sh mount insmod sleep cat echo ls dd poweroff sync uname stat grep sed tr head setsid sha256sum"
+BUSYBOX = "ip udhcpc mkdir rm sh mount insmod sleep cat echo ls dd poweroff sync uname stat grep sed tr head setsid sha256sum"
 FOLDERS = ("dev", "proc", "sys", "tmp", "mod")
 
 

@@ -44,7 +44,7 @@ def _run(out: OutDir, what: Kdump, part: Path) -> None:
     need(out, what.first.program)
     first, crash = kernel(out, what.first), kernel(out, what.crash)
     image = out.scratch(f"{what.name}.initramfs")
-    image.write_bytes(_first_initramfs(what, first, _crash_initramfs(crash), crash.image))
+    image.write_bytes(first_initramfs(what, first, _crash_initramfs(crash), crash.image))
     with part.open("wb") as disk:
         disk.truncate(DISK)
     argv = [
@@ -70,7 +70,8 @@ def _crash_initramfs(crash: Kernel) -> bytes:
     return crash.initramfs("init-kdump.sh", modules | {"mod/order": " ".join(order).encode()})
 
 
-def _first_initramfs(what: Kdump, first: Kernel, crash_initramfs: bytes, crash_image: Path) -> bytes:
+def first_initramfs(what: Kdump, first: Kernel, crash_initramfs: bytes, crash_image: Path) -> bytes:
+    """What the kernel boots that is to crash: it loads the crash kernel and panics."""
     files: dict[str, Content] = {
         "boot/vmlinuz": crash_image,
         "boot/crash.img": crash_initramfs,

@@ -16,6 +16,7 @@ from .outdir import OutDir, say
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 PROGRAMS = {
+    "curl": "curl",
     "gcc": "gcc libc6-dev",
     "gdb": "gdb",
     "gdb-multiarch": "gdb-multiarch",
