@@ -36,6 +36,15 @@ def strong(etag: str) -> str:
     return etag
 
 
+def first(status: int, headers: Mapping[str, str], most: int) -> Resource:
+    """What the answer to a range of the first ``most`` bytes says; ProtocolError where it is none, or has no strong ETag."""
+    size = re.fullmatch(r"bytes 0-([0-9]{1,20})/([0-9]{1,20})", headers.get("Content-Range", ""), re.ASCII)
+    etag = headers.get("ETag", "")
+    if status != 206 or size is None or not _STRONG.fullmatch(etag) or int(size[1]) + 1 != min(most, int(size[2])):
+        raise ProtocolError("the answer to a range is none, or has no strong ETag; is this the URL of a farcored?")
+    return Resource(int(size[2]), etag)
+
+
 def demand(status: int, headers: Mapping[str, str], wanted: Extent, version: Resource) -> None:
     """ProtocolError unless the answer is exactly ``wanted``, of this version and as it is; SourceChangedError for another."""
     if status != 206:

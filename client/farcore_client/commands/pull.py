@@ -15,7 +15,7 @@ from farcore_client.dumpurl import DumpUrl
 from farcore_client.loop import run
 from farcore_client.pull.pace import Wish
 from farcore_client.pull.progress import watcher
-from farcore_client.pull.pull import pull_dump
+from farcore_client.pull.pull import Request, pull_dump
 
 _SPACES: Final[dict[str, Space]] = {"elf": "vmcore", "stored": "stored"}
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30}
@@ -71,4 +71,4 @@ def command(
     space = _SPACES[kind]
     final = to or Path(f"{dump.id}.{space}")
     with watcher(as_json=as_json) as shown:
-        run(pull_dump(dump, space, final, credentials, shown, jobs=jobs, rate=rate, level=level))
+        run(pull_dump(dump, space, Request(final, jobs, rate, level), credentials, shown))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from concurrent.futures import Executor
 from typing import Final
@@ -14,6 +13,7 @@ from farcore.errors import SourceChangedError
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.errors import CutError, ProtocolError
 from farcore_client.partial import Resource
+from farcore_client.pull.handover import Handover
 from farcore_client.pull.landing import Landing
 from farcore_client.pull.limit import Limit
 from farcore_client.pull.pace import Pace
@@ -45,21 +45,18 @@ class Batches:
         level = self.pace.wanted()
         batch = Batch.of([Item(self._space, *each) for each in landing.rest()], level, repeats=True)
         headers = {"Content-Type": frames.MEDIA_TYPE, "If-Match": self._version.etag}
-        loop, began = asyncio.get_running_loop(), time.monotonic()
+        began = time.monotonic()
         decoder = frames.Decoder(batch.total, zstd=level is not None, repeats=True)
         async with self._session.exchange("POST", f"{self._dump.path}/pages", headers, batch.pack()) as answer:
             _demand_pages(answer.status, answer.content_type, answer.headers.get("ETag"), self._version)
-            async for piece in self._session.pieces(answer, batch.total):
-                landing.tally.wire += len(piece)
-                await loop.run_in_executor(threads, _land, decoder, piece, landing)
-                await self._limit.spend(len(piece))
+            async with Handover(threads, lambda piece: landing.take(decoder.feed(piece))) as handover:
+                async for piece in self._session.pieces(answer, batch.total):
+                    landing.tally.wire += len(piece)
+                    await handover.give(piece)
+                    await self._limit.spend(len(piece))
         if not decoder.complete:
             raise CutError("the connection was cut", received=landing.at, length=batch.total)
         self.pace.record(level, batch.total, time.monotonic() - began)
-
-
-def _land(decoder: frames.Decoder, piece: bytes, landing: Landing) -> None:
-    landing.take(decoder.feed(piece))
 
 
 def _demand_pages(status: int, content_type: str, etag: str | None, version: Resource) -> None:

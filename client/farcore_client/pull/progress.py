@@ -8,9 +8,6 @@ import time
 from types import TracebackType
 from typing import Any, Final, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
 from farcore.errors import FarcoreError
 from farcore_client.output import say
 from farcore_client.printable import printable, readable
@@ -72,6 +69,10 @@ class Bar(Quiet):
     """A line that is written over."""
 
     def __enter__(self) -> Self:
+        # Late: it takes a while, which nobody but a terminal need wait for.
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
         columns = (BarColumn(), DownloadColumn(binary_units=True), TransferSpeedColumn(), TimeRemainingColumn())
         self._shown = Progress(*columns, TextColumn("{task.fields[saved]}"), console=Console(stderr=True))
         self._shown.start()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+import struct
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from socket import IPPROTO_TCP, TCP_INFO
+from typing import Final, Protocol
 
 import numpy as np
+from aiohttp import ClientResponse
 
 from farcore.batch import Space
 from farcore.elf import Elf
 from farcore.errors import BadDumpError, SourceChangedError
-from farcore.source import Extent
+from farcore_client import partial
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl
+from farcore_client.errors import BusyError
 from farcore_client.output import OutputError
 from farcore_client.partial import Resource
 from farcore_client.pull.batches import Batches
@@ -24,63 +29,94 @@ from farcore_client.pull.limit import Limit
 from farcore_client.pull.pace import Pace, Wish
 from farcore_client.pull.partfile import PartFile, demand_free
 from farcore_client.pull.progress import Quiet
-from farcore_client.pull.transfer import Transfer
+from farcore_client.pull.transfer import LAST_PAUSE, PATIENCE, Transfer, Way
 from farcore_client.session import Session
 
 # Seconds of silence after which a connection is given up, and another is made.
 SILENCE: Final = 20.0
-# Of a dump's start, to see where its pages begin: a thousand program headers.
-HEAD: Final = 64 << 10
+# Of a dump's start, to see where its pages begin: 140 program headers, in one round trip (RFC 6928: 14 KB come at once).
+HEAD: Final = 8 << 10
+# Seconds of a round trip of which nothing is known.
+FAR: Final = 0.05
 
 
-async def pull_dump(
-    dump: DumpUrl,
-    space: Space,
-    final: Path,
-    credentials: Credentials,
-    watcher: Quiet,
-    *,
-    jobs: int,
-    rate: float | None,
-    level: Wish,
-) -> None:
-    """Pull /vmcore or /stored of ``dump`` to ``final``."""
-    demand_free(final)
-    began = time.monotonic()
+class NamedWay(Way, Protocol):
+    """A way that a person is told of."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """How to pull: to which file, over how many connections, at how many bytes a second at most, at which zstd level."""
+
+    final: Path
+    jobs: int
+    rate: float | None
+    level: Wish
+
+
+async def pull_dump(dump: DumpUrl, space: Space, request: Request, credentials: Credentials, watcher: Quiet) -> None:
+    """Pull /vmcore or /stored of ``dump``."""
+    demand_free(request.final)
+    path = f"{dump.path}/{space}"
     async with Session(dump.server, credentials, silence=SILENCE) as session:
-        asked = time.monotonic()
-        path = f"{dump.path}/{space}"
-        version = await session.head(path, space)
-        asked, round_trip = time.monotonic(), time.monotonic() - asked
-        shift = await _shift(session, path, space, version)
-        round_trip = min(round_trip, time.monotonic() - asked)
-        part = PartFile.open(final, Subject(path, version.etag, version.size))
+        version, start, round_trip = await _begin(session, path, watcher)
+        way = Batches(session, dump, space, version, Pace(request.level, round_trip), Limit(request.rate))
+        subject = Subject(path, version.etag, version.size)
+        await fetched(str(dump), subject, way, request, watcher, space=space, shift=shift_of(start))
+
+
+async def fetched(
+    url: str, subject: Subject, way: NamedWay, request: Request, watcher: Quiet, *, space: Space, shift: int = 0
+) -> None:
+    """The subject's file, whole and under its name, by ``way``; OutputError, or the error that the transfer ended with."""
+    began, final = time.monotonic(), request.final
+    part = PartFile.open(final, subject)
+    try:
+        transfer = Transfer(part, way, watcher, space=space, shift=shift, jobs=request.jobs)
+        facts = {"file": str(final), "path": way.name, "size": subject.size, "resumed": transfer.chunks.proved}
+        watcher.start(url=url, etag=subject.etag, **facts)
         try:
-            way = Batches(session, dump, space, version, Pace(level, round_trip), Limit(rate))
-            transfer = Transfer(part, way, watcher, space=space, shift=shift, jobs=jobs)
-            resumed = transfer.chunks.proved
-            watcher.start(url=str(dump), file=str(final), path=way.name, size=version.size, etag=version.etag, resumed=resumed)
-            try:
-                await transfer.run()
-            except SourceChangedError:
-                raise _replaced(final) from None
-            part.publish()
-        finally:
-            part.close()
-    facts = asdict(transfer.tally) | {"size": version.size, "resumed": resumed, "path": way.name}
-    watcher.done(file=str(final), seconds=round(time.monotonic() - began, 3), **facts)
+            await transfer.run()
+        except SourceChangedError:
+            raise _replaced(final) from None
+        part.publish()
+    finally:
+        part.close()
+    watcher.done(seconds=round(time.monotonic() - began, 3), **facts, **asdict(transfer.tally))
 
 
-async def _shift(session: Session, path: str, space: Space, version: Resource) -> int:
-    """Where in a page's length the pages of memory begin, by most of the bytes of the first program headers; else 0."""
-    start = bytearray()
-    if version.size:
-        await session.read(path, space, Extent(0, min(HEAD, version.size)), version, start.extend)
-    return shift_of(bytes(start))
+async def _begin(session: Session, path: str, watcher: Quiet) -> tuple[Resource, bytes, float]:
+    """The version that is there, its first bytes, and how long (s) they took; a server that is not ready is waited for."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
+        try:
+            async with session.exchange("GET", path, {"Range": f"bytes=0-{HEAD - 1}"}) as answer:
+                round_trip = _round_trip(answer)
+                version = partial.first(answer.status, answer.headers, HEAD)
+                start = b"".join([piece async for piece in session.pieces(answer, HEAD)])
+                return version, start, round_trip
+        except BusyError as error:
+            pause = min(max(error.after, 1.0), LAST_PAUSE)
+            if time.monotonic() + pause > give_up:
+                raise
+            watcher.retry(error, pause)
+            await asyncio.sleep(pause)
+
+
+def _round_trip(answer: ClientResponse) -> float:
+    """The kernel's own estimate, in seconds (tcpi_rtt of struct tcp_info, include/uapi/linux/tcp.h)."""
+    connection = answer.connection
+    socket = connection.transport.get_extra_info("socket") if connection and connection.transport else None
+    if socket is None:
+        return FAR
+    microseconds: int = struct.unpack_from("=I", socket.getsockopt(IPPROTO_TCP, TCP_INFO, 72), 68)[0]
+    return microseconds / 1e6
 
 
 def shift_of(start: bytes) -> int:
-    """The same, by the first bytes of an ELF file."""
+    """Where in a page's length the pages of memory begin, by the first headers of an ELF; else 0."""
     try:
         loads = Elf.glance(start).loads
     except BadDumpError:
