@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Final, NamedTuple, Self
 
 import aiohttp
@@ -130,6 +130,16 @@ class Session:
                 raise ProtocolError(f"{self.server} has no kernel log as text; is this the URL of a farcored?")
             return (await self._body(answer, MAX_LOG)).decode("utf-8", "replace")
 
+    async def manifest(self, dump: DumpUrl, etag: str | None, *, known: bool = False) -> dict[str, Any]:
+        """The manifest, as it came; ``known``: no more than there is already. SourceChangedError unless it is of ``etag``."""
+        return await self._json(f"{dump.path}/manifest{'?known' if known else ''}", {"If-Match": etag} if etag else {})
+
+    async def verified(self, dump: DumpUrl, etag: str) -> None:
+        """Say that a proven copy is here."""
+        body = json.dumps({"etag": etag}).encode()
+        async with self._answer("POST", f"{dump.path}/verified", {"Content-Type": "application/json"}, body) as answer:
+            await self._demand_success(answer)
+
     async def head(self, path: str, space: Space) -> Resource:
         """Size and ETag of the byte resource at ``path``."""
         async with self._answer("HEAD", path) as answer:
@@ -227,8 +237,8 @@ class Session:
         except (aiohttp.ClientError, OSError):
             return b""
 
-    async def _json(self, path: str) -> dict[str, Any]:
-        async with self._answer("GET", path, {"Accept": "application/json"}) as answer:
+    async def _json(self, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+        async with self._answer("GET", path, {"Accept": "application/json", **headers}) as answer:
             await self._demand_success(answer)
             body = await self._body(answer, MAX_JSON)
         try:

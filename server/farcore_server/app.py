@@ -16,6 +16,7 @@ from farcore_server.catalogue import Catalogue
 from farcore_server.dmesg import KernelLogs
 from farcore_server.dump import Dump
 from farcore_server.lookup import missing
+from farcore_server.manifests import Manifests
 from farcore_server.memorymap import MemoryMaps
 from farcore_server.metrics import Metrics
 from farcore_server.page import page
@@ -82,7 +83,7 @@ def make_app(catalogue: Catalogue, access: Access, counts: Metrics) -> web.Appli
     app = web.Application(middlewares=[_counting(counts), problem_middleware, access_middleware(access)])
     app.on_response_prepare.append(_sign)
     pages, resources = Pages(catalogue, counts), Resources(catalogue, access, counts)
-    profiles = Profiles(catalogue.state)
+    profiles, manifests = Profiles(catalogue.state), Manifests(catalogue)
     dump = "/v1/dumps/{id}"
     app.add_routes(
         [
@@ -95,6 +96,8 @@ def make_app(catalogue: Catalogue, access: Access, counts: Metrics) -> web.Appli
             web.post(f"{dump}/pages", Batches(catalogue, counts).pages, name="pages"),
             web.get(f"{dump}/map", MemoryMaps(catalogue).map, name="map"),
             web.get(f"{dump}/dmesg", KernelLogs(catalogue).dmesg, name="dmesg"),
+            web.get(f"{dump}/manifest", manifests.manifest, name="manifest"),
+            web.post(f"{dump}/verified", manifests.verified, name="verified"),
             web.get("/v1/profiles/{build_id}", profiles.get, name="profile"),
             web.put("/v1/profiles/{build_id}", profiles.put, name="profile"),
             web.get("/healthz", pages.healthz, name="healthz"),

@@ -88,6 +88,24 @@ class State:
         except OSError as error:
             self._complain(error)
 
+    def say(self, kind: str, name: str, text: str) -> None:
+        """Write ``text`` to the file KIND/NAME of the directory, for other programs to see; ``name`` is safe as one."""
+        if self.directory is None:
+            return
+        try:
+            path = self.directory / kind / name
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(path, text.encode())
+        except OSError as error:
+            self._complain(error)
+
+    def said(self, kind: str, name: str) -> str | None:
+        """What was last said; None where nothing was."""
+        try:
+            return None if self.directory is None else (self.directory / kind / name).read_text()
+        except (OSError, UnicodeDecodeError):
+            return None
+
     def _path(self, directory: Path, kind: str, key: str) -> Path:
         # Not the key itself: it may be a tag with quotes, or longer than a name may be.
         return directory / kind / hashlib.sha256(key.encode()).hexdigest()[:40]

@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "dmesg": "Show the kernel log of a dump.",
     "read": "Read bytes of a dump.",
     "pull": "Pull a whole dump, resumably.",
+    "verify": "Compare a file with a dump.",
     "mount": "Mount a dump as a file.",
     "gdb": "Debug a dump with gdb.",
     "drgn": "Debug a dump with drgn.",

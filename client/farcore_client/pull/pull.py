@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from socket import IPPROTO_TCP, TCP_INFO
@@ -13,13 +15,14 @@ from typing import Final, Protocol
 import numpy as np
 from aiohttp import ClientResponse
 
+from farcore import manifest
 from farcore.batch import Space
 from farcore.elf import Elf
-from farcore.errors import BadDumpError, SourceChangedError
-from farcore_client import partial
+from farcore.errors import BadDumpError, FarcoreError, SourceChangedError
+from farcore_client import partial, proof
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl
-from farcore_client.errors import BusyError
+from farcore_client.errors import BusyError, ProtocolError, RefusedError, UnreachableError
 from farcore_client.output import OutputError
 from farcore_client.partial import Resource
 from farcore_client.pull.batches import Batches
@@ -64,11 +67,44 @@ async def pull_dump(dump: DumpUrl, space: Space, request: Request, credentials: 
         version, start, round_trip = await _begin(session, path, watcher)
         way = Batches(session, dump, space, version, Pace(request.level, round_trip), Limit(request.rate))
         subject = Subject(path, version.etag, version.size)
-        await fetched(str(dump), subject, way, request, watcher, space=space, shift=shift_of(start))
+
+        async def proved(part: PartFile) -> int:
+            # What the server knows already, and no more: nothing is read there for this.
+            if space != "vmcore" or not manifest.has_digests():
+                return 0
+            try:
+                known = proof.parsed(await session.manifest(dump, version.etag, known=True))
+            except (RefusedError, ProtocolError, UnreachableError):
+                return 0
+            different = await proof.compare(part.read, version.size, known.digests)
+            if different is not None:
+                raise OutputError(
+                    f"what came differs from the server's manifest, {proof.place(different, version.size)}: a disk is bad, here"
+                    f" or there; remove {request.final}.part and pull again"
+                )
+            return len(known.digests)
+
+        await fetched(str(dump), subject, way, request, watcher, space=space, shift=shift_of(start), proved=proved)
+        if credentials.token:
+            # The copy is whole whether or not the server can take note of it.
+            with suppress(FarcoreError):
+                await session.verified(dump, version.etag)
+
+
+async def _nothing(part: PartFile) -> int:
+    return 0
 
 
 async def fetched(
-    url: str, subject: Subject, way: NamedWay, request: Request, watcher: Quiet, *, space: Space, shift: int = 0
+    url: str,
+    subject: Subject,
+    way: NamedWay,
+    request: Request,
+    watcher: Quiet,
+    *,
+    space: Space,
+    shift: int = 0,
+    proved: Callable[[PartFile], Awaitable[int]] = _nothing,
 ) -> None:
     """The subject's file, whole and under its name, by ``way``; OutputError, or the error that the transfer ended with."""
     began, final = time.monotonic(), request.final
@@ -81,10 +117,11 @@ async def fetched(
             await transfer.run()
         except SourceChangedError:
             raise _replaced(final) from None
+        digests = await proved(part)
         part.publish()
     finally:
         part.close()
-    watcher.done(seconds=round(time.monotonic() - began, 3), **facts, **asdict(transfer.tally))
+    watcher.done(seconds=round(time.monotonic() - began, 3), digests=digests, **facts, **asdict(transfer.tally))
 
 
 async def _begin(session: Session, path: str, watcher: Quiet) -> tuple[Resource, bytes, float]:
