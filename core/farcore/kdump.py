@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import count, pairwise
 from typing import Final
@@ -35,6 +36,9 @@ _SPAN: Final = 4 << 20
 _SCAN: Final = 1 << 16
 # Lost stretches of an incomplete dump; a sound writer leaves one.
 MAX_LOST: Final = 1 << 16
+
+# Stored pages whose zeros are remembered while a map is made.
+MAX_KNOWN: Final = 1 << 14
 
 _numbers = count()
 
@@ -178,6 +182,39 @@ class Kdump(Source):
         if content is None or len(content) != self.block:
             raise self._unreadable(page)
         return content
+
+    def zeros(self, start: int, stop: int) -> Iterator[tuple[int, npt.NDArray[np.bool_]]]:
+        """Which dumped blocks of [start, stop) hold zeros alone: the address of the first, and a truth for each after it.
+
+        By the descriptors where they tell: what a codec made no smaller than an eighth is no page of zeros, and pages that
+        share their bytes are looked at once. What cannot be read counts as data.
+        """
+        known: dict[_Row, bool] = {}
+        for part, (address, number, rank) in self._batches(start, stop):
+            zero = np.zeros(number, np.bool_)
+            with suppress(FaultError):
+                found = part.descriptors(rank, number)
+                doubtful = (found["offset"] > 0) & (
+                    (found["flags"] & codecs.COMPRESSED == 0) | (found["size"] <= self.block // 8)
+                )
+                where = np.flatnonzero(doubtful).tolist()
+                columns = (found[name][doubtful].tolist() for name in ("offset", "size", "flags"))
+                rows: list[_Row] = list(zip(*columns, strict=True))
+                for row, page in self._readable(part, {row: address for row in rows if row not in known}):
+                    known[row] = not np.frombuffer(page, np.uint8).any()
+                zero[where] = [known.get(row, False) for row in rows]
+            yield address, zero
+            if len(known) > MAX_KNOWN:
+                known.clear()
+
+    def _readable(self, part: Part, missing: dict[_Row, int]) -> Iterator[tuple[_Row, Page]]:
+        """``_decompressed`` without those that cannot be."""
+        try:
+            yield from list(self._decompressed(part, missing))
+        except FaultError:
+            for row, address in missing.items():
+                with suppress(FaultError):
+                    yield from self._decompressed(part, {row: address})
 
     def _batches(self, start: int, stop: int) -> Iterator[tuple[Part, Frames]]:
         """What [start, stop) touches, by part, in batches."""

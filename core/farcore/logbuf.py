@@ -14,8 +14,8 @@ from farcore.errors import NoLogError
 from farcore.logmemory import Array, LogMemory, Record
 from farcore.vmcoreinfo import Vmcoreinfo
 
-# log_buf_len= takes no more.
-MAX_SIZE: Final = 1 << 31
+# Twice what a kernel of that time was ever given (log_buf_len=16M): two million records at most, some seconds' work.
+MAX_SIZE: Final = 32 << 20
 # Of plain text so much is read, the newest: what the kernels of that time had at most was 16 MiB.
 MAX_PLAIN: Final = 16 << 20
 
@@ -50,7 +50,8 @@ def records(kernel: LogMemory) -> Iterator[Record]:
         # A record that goes on behind the newest has come round: only damage does that.
         if header is None or length < size or (wrapped and at > stop):
             return
-        text = buffer.take(at + size, int.from_bytes(header[text_length_at : text_length_at + 2], kernel.order))
+        text_length = int.from_bytes(header[text_length_at : text_length_at + 2], kernel.order)
+        text = buffer.take(at + size, min(text_length, length - size))
         if text is not None:
             yield Record(int.from_bytes(header[stamp_at : stamp_at + 8], kernel.order), bytes(text))
         at += length
@@ -73,5 +74,5 @@ def plain(kernel: LogMemory) -> Iterator[Record]:
 def _buffer(kernel: LogMemory) -> Array:
     size = kernel.number(kernel.symbol("log_buf_len"), 4)
     if not 0 < size <= MAX_SIZE:
-        raise NoLogError(f"log_buf should have {size:,} bytes, which no kernel gives it")
+        raise NoLogError(f"log_buf should have {size:,} bytes; up to {MAX_SIZE:,} are read")
     return kernel.array(kernel.pointer(kernel.symbol("log_buf")), size)

@@ -11,6 +11,9 @@ from farcore.vmcoreinfo import Vmcoreinfo
 
 # Read ahead in an array: a few hundred records, and one round trip for a remote source.
 _PIECE: Final = 64 << 10
+# Bounds on arrays whose contents lead to and fro, or nowhere. A sound one is read once, in order; a log_buf of 64 MiB is huge.
+MAX_READ: Final = 256 << 20
+MAX_MISSES: Final = 1000
 
 
 class Record(NamedTuple):
@@ -72,13 +75,17 @@ class Array:
     def __init__(self, kernel: LogMemory, address: int, size: int) -> None:
         self.kernel, self.address, self.size = kernel, address, size
         self._start, self._piece = 0, memoryview(b"")
+        self._left = min(4 * size + (1 << 20), MAX_READ)
+        self._misses = 0
 
     def take(self, offset: int, length: int) -> memoryview | None:
-        """``length`` bytes at ``offset``; None where they are not all in the array and in the dump."""
+        """``length`` bytes at ``offset``; None where they are not all in the array and the dump, or past its bounds."""
         if offset < 0 or length < 0 or offset + length > self.size:
             return None
         at = offset - self._start
         if at < 0 or at + length > len(self._piece):
+            if self._left < 0 or self._misses > MAX_MISSES:
+                return None
             at = 0
             try:
                 self._fetch(offset, min(max(length, _PIECE), self.size - offset))
@@ -87,13 +94,10 @@ class Array:
                 try:
                     self._fetch(offset, length)
                 except FaultError:
+                    self._misses += 1
                     return None
         return self._piece[at : at + length]
 
-    def number(self, offset: int, length: int) -> int | None:
-        """The unsigned number there."""
-        found = self.take(offset, length)
-        return None if found is None else int.from_bytes(found, self.kernel.order)
-
     def _fetch(self, offset: int, length: int) -> None:
+        self._left -= length
         self._piece, self._start = self.kernel.memory.pread(self.address + offset, length), offset

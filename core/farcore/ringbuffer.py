@@ -84,9 +84,13 @@ def records(kernel: LogMemory) -> Iterator[Record]:
     """The messages, oldest first; what was being written when the kernel died is left out. NoLogError for what is no ring."""
     ring, tail, head = _open(kernel)
     held = min((head - tail & ring.id_mask) + 1, ring.count, MAX_RECORDS)
+    size = 0
     for back in range(held - 1, -1, -1):
         record = ring.record(head - back & ring.id_mask)
         if record is not None:
+            size += len(record.text)
+            if size > ring.text.size:
+                raise NoLogError("the messages of the printk ring buffer overlap: it is damaged")
             yield record
 
 

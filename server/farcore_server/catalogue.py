@@ -108,8 +108,9 @@ class Catalogue:
         while True:
             begun = time.monotonic()
             try:
+                await self._tell(seconds / 6)  # of what the scan before found: at the start nobody waits for another
                 await asyncio.to_thread(self.scan)
-                await self._tell(seconds / 3)
+                await self._tell(seconds / 6)
             except Exception:
                 LOG.exception("a search for changes failed; what is served stays as it was until the next one")
             now = time.monotonic()

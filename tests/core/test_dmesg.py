@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -167,3 +169,57 @@ def test_numbers_that_no_struct_has_are_refused() -> None:
     known = Vmcoreinfo({"SYMBOL(prb)": "1000", "OFFSET(printk_ringbuffer.desc_ring)": "-8"})
     with pytest.raises(NoLogError, match="-8"):
         dmesg.read(BytesSource(bytes(8192)), known, word=8, data="LE")
+
+
+def hostile(**patches: int) -> Memory:
+    """A ring of one record, with its counts and positions replaced; ``names`` are members of the two rings, in order."""
+    memory = logwriter.ring([Line(n, b"x" * 8) for n in range(16)])
+    rings = memory.content.rindex(memory.pack("I4x", 4), 0, len(memory.content))
+    places = {"count_bits": 0, "descs": 8, "infos": 16, "head": 24, "tail": 32, "size_bits": 48, "data": 56}
+    for name, value in patches.items():
+        struct.pack_into("<Q", memory.content, rings + places[name], value)
+    return memory
+
+
+@pytest.mark.parametrize(
+    "patches",
+    [
+        {"count_bits": 26, "head": (1 << 26) - 1, "tail": 0},
+        {"count_bits": 26, "head": (1 << 26) - 1, "tail": 0, "descs": 0xFFFF_8881_0000_0000},
+        {"count_bits": 26, "head": (1 << 26) - 1, "tail": 0, "size_bits": 31},
+        {"count_bits": 27},
+        {"count_bits": 0},
+        {"size_bits": 32},
+        {"size_bits": 3},
+        {"descs": (1 << 64) - 8, "count_bits": 20},
+    ],
+)
+def test_counts_and_pointers_that_lie_cost_no_time(patches: dict[str, int]) -> None:
+    begun = time.process_time()
+    with suppress(NoLogError):
+        assert len(written(hostile(**patches))) <= 16
+    assert time.process_time() - begun < 5
+
+
+def test_messages_have_no_more_text_than_their_ring() -> None:
+    memory = logwriter.ring([Line(n, b"x" * 100) for n in range(2)], size_bits=9)
+    one = memory.content.index(memory.pack("QQH", 1, 1, 100))
+    struct.pack_into("<H", memory.content, one + 16, 65535)
+    found = written(memory)
+    assert sum(len(text) for _, text in found) <= 512
+
+
+def test_records_whose_text_is_longer_than_they_are_end_with_themselves() -> None:
+    memory = logwriter.records([Line(1, b"short"), Line(2, b"next")])
+    at = memory.content.index(memory.pack("QHH", 1, 24, 5))
+    struct.pack_into("<H", memory.content, at + 10, 65535)
+    assert [text[:5] for _, text in written(memory)] == [b"short", b"next"]
+    assert len(written(memory)[0][1]) == 8
+
+
+def test_a_log_buf_larger_than_any_is_refused() -> None:
+    memory = logwriter.records(FEW)
+    where = next(line for line in memory.lines if line.startswith("SYMBOL(log_buf_len)"))
+    struct.pack_into("<I", memory.content, int(where.partition("=")[2], 16) - memory.base, (32 << 20) + 1)
+    with pytest.raises(NoLogError, match="33,554,433"):
+        written(memory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -15,9 +16,11 @@ from farcore import layout, memorymap
 from farcore.elf import Elf
 from farcore.errors import FaultError
 from farcore.file import FileSource
+from farcore.kdump import Kdump
 from farcore.runs import Kind, Run
 from farcore.source import BytesSource, Source
 from farcore.space import PhysicalSpace, Space
+from tests import kdumpwriter
 from tests.elfwriter import Dump, load, note
 from tests.painted import Painted, dumps
 
@@ -118,3 +121,27 @@ def test_a_real_dump_has_as_many_zero_pages_as_are_counted_one_by_one(sample: Ca
 
 def test_no_memory_is_an_empty_map() -> None:
     assert mapped(BytesSource(Dump([note(("CORE", 1, bytes(336)))]).tobytes())) == []
+
+
+@pytest.mark.parametrize("compress", ["raw", "zlib", "lzo", "snappy", "zstd"])
+def test_a_kdumps_descriptors_tell_what_reading_its_pages_tells(compress: str) -> None:
+    rng = random.Random(compress)
+    contents = (bytes(PAGE), b"x".rjust(PAGE, b"\0"), rng.randbytes(PAGE), b"text" * 1024)
+    pages = {frame: rng.choice(contents) for frame in range(700) if rng.random() < 0.9}
+    excluded = {frame for frame in range(700) if frame not in pages and frame % 2}
+    damaged = 650
+    written = kdumpwriter.Kdump(
+        pages={**pages, damaged: b"y" * PAGE},
+        excluded=excluded,
+        compress=compress,
+        descriptors={damaged: (PAGE, 9, 1)},
+    ).tobytes()
+    memory = Kdump.open([BytesSource(written)])
+    runs = [run for step in memorymap.steps(memory, memory.pages.runs, memory.size) for run in step]
+    demand_whole(runs, memory.size)
+    kinds = {page: run.kind for run in runs for page in range(run.start // PAGE, run.stop // PAGE)}
+    for page in {*range(700)} - {damaged}:
+        there = Kind.EXCLUDED if page in excluded else Kind.ABSENT
+        expected = (Kind.DATA if any(pages[page]) else Kind.ZERO) if page in pages else there
+        assert kinds[page] is expected, page
+    assert kinds[damaged] is Kind.DATA
