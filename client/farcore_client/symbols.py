@@ -5,9 +5,11 @@ pyelftools makes an object of each of the 120,000 entries, which takes seconds; 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
@@ -15,6 +17,7 @@ import numpy.typing as npt
 
 from farcore.elf import Ehdr
 from farcore.errors import BadDumpError
+from farcore.file import FileSource
 from farcore.runs import U64
 from farcore.source import Source
 
@@ -111,3 +114,9 @@ def _row(fields: tuple[tuple[str, str], ...], header: Ehdr, size: int = 0) -> np
     return np.dtype(
         {"names": list(row.names or ()), "formats": [order + kind for _, kind in fields], "offsets": offsets, "itemsize": size}
     )
+
+
+def read(path: Path) -> Symbols:
+    """The symbols of the vmlinux at ``path``; BadDumpError as Symbols.read, OSError where it cannot be opened."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return Symbols.read(FileSource(fd, os.fstat(fd).st_size))

@@ -26,6 +26,7 @@ COMMANDS: Final[dict[str, str]] = {
     "pull": "Pull a whole dump, resumably.",
     "verify": "Compare a file with a dump.",
     "mount": "Mount a dump as a file.",
+    "crash": "Analyse a dump with crash.",
     "gdb": "Debug a dump with gdb.",
     "drgn": "Debug a dump with drgn.",
     "door": "Open a door for a tool that is started by hand.",

@@ -1,0 +1,8 @@
+"""The door for crash: its own remote-daemon protocol, in the form in which it takes the other end for a paused machine.
+
+requests, answers   pure: what crash says and hears
+session             pure: what one crash is answered; which memory that takes is a value
+stops, stacks       where each CPU stopped, as a local crash finds it
+door                the shell: a port, a thread for each crash
+launch              which crash, and what it is started with
+"""

@@ -1,0 +1,141 @@
+"""The shell of the door: a port on which crashes are answered, each in a thread of its own, over one target.
+
+Threads, because a crash waits for each of its 100,000 small answers: nearly all are found in the page cache at once, and a
+hand-over between an event loop and a thread costs more than such an answer does.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+from farcore.errors import FarcoreError, FaultError, SourceChangedError
+from farcore.source import Source
+from farcore_client.doors.crash.requests import Requests
+from farcore_client.doors.crash.session import Machine, Session, Stop, Wanted
+from farcore_client.doors.gdb import memory
+from farcore_client.errors import ProtocolError
+from farcore_client.target import Target
+
+# A support team at one door, with room; each has a thread, and at most one answer (session.MAX_READ) under way.
+MAX_CLIENTS: Final = 32
+_PIECE: Final = 1 << 12
+
+
+class CrashDoor:
+    """Answers crashes; ``stop`` says where a CPU stopped, ``complain`` gets what crash has no words for.
+
+    ``changed`` is set once the dump is another: from then on nobody is answered. ProtocolError for a dump that no crash reads.
+    """
+
+    def __init__(self, target: Target, stop: Callable[[int], Stop | None], complain: Callable[[str], object]) -> None:
+        machine = Machine.of(target)
+        if machine is None:
+            raise ProtocolError("no crash is built for the machine that this dump is of; `farcore mount` shows it as a file")
+        self.machine, self.target, self.stop, self.complain = machine, target, stop, complain
+        self.virtual = memory.of(target)
+        self.changed = threading.Event()
+        self._clients: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._said = ""
+
+    @contextmanager
+    def listening(self, host: str, port: int) -> Iterator[int]:
+        """Listens for the time of the body, which gets the port; 0 takes a free one. OSError where that cannot be."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family)
+        threading.Thread(target=self._accept, args=(listener,), name="farcore crash door", daemon=True).start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            self._end(listener)
+
+    def _end(self, listener: socket.socket) -> None:
+        # shutdown, unlike close, wakes who waits in accept or recv.
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        with self._lock:
+            for client in self._clients:
+                with suppress(OSError):
+                    client.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with self._lock:
+                taken = len(self._clients) < MAX_CLIENTS and not self.changed.is_set()
+                if taken:
+                    self._clients.add(client)
+            if taken:
+                threading.Thread(target=self._serve, args=(client,), name="farcore crash", daemon=True).start()
+            else:
+                client.close()
+
+    def _serve(self, client: socket.socket) -> None:
+        session, requests = Session(self.machine, self.target.physical.size, self._stop), Requests()
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        try:
+            while not session.over and (received := client.recv(_PIECE)):
+                for request in requests.feed(received):
+                    answer = session.answer(request)
+                    client.sendall(session.supply(self._memory(answer)) if isinstance(answer, Wanted) else answer)
+        except SourceChangedError as error:
+            # No answer would be right from here on, for anybody.
+            self.changed.set()
+            self.complain(str(error))
+            self._hang_up()
+        except ProtocolError as error:
+            self.complain(str(error))
+        except OSError:
+            pass
+        finally:
+            with self._lock:
+                self._clients.discard(client)
+            client.close()
+
+    def _memory(self, wanted: Wanted) -> memoryview | None:
+        """The bytes, None where they cannot be had; SourceChangedError where they are another dump's."""
+        try:
+            if wanted.space == "physical":
+                return _pread(self.target.physical, wanted)
+            found = self.virtual.read(wanted.address, wanted.length)
+            return memoryview(found) if len(found) == wanted.length else None
+        except SourceChangedError:
+            raise
+        except FaultError:
+            return None
+        except FarcoreError as error:
+            self._complain_once(str(error))
+            return None
+
+    def _stop(self, cpu: int) -> Stop | None:
+        try:
+            return self.stop(cpu)
+        except SourceChangedError:
+            raise
+        except FarcoreError as error:
+            self._complain_once(str(error))
+            return None
+
+    def _complain_once(self, sentence: str) -> None:
+        # A server that is away fails every read that crash goes on to make.
+        if sentence != self._said:
+            self._said = sentence
+            self.complain(sentence)
+
+
+def _pread(source: Source, wanted: Wanted) -> memoryview:
+    if wanted.address + wanted.length > source.size:
+        raise FaultError(address=wanted.address, length=wanted.length, space="physical", kind="absent")
+    return source.pread(wanted.address, wanted.length)

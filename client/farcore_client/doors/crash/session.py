@@ -1,0 +1,143 @@
+"""What one crash is answered. Nothing here reads memory or waits: a Wanted says what is to be read, and makes the answer of it.
+
+The replies are those of the "paused" form (NIL P), which crash reads with page tables and backtraces of its own. Names that a
+client sends are repeated to it and never used; there is no EXECUTE, and nothing can be written.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from farcore.hosts import (
+    EM_386,
+    EM_486,
+    EM_AARCH64,
+    EM_ARM,
+    EM_LOONGARCH,
+    EM_MIPS,
+    EM_PPC,
+    EM_PPC64,
+    EM_RISCV,
+    EM_S390,
+    EM_X86_64,
+)
+from farcore_client.doors.crash import answers
+from farcore_client.doors.crash.requests import Read, Registers, Request, Word
+from farcore_client.target import Target
+
+# What crash itself calls the machines that it is built for (MACHINE_TYPE in its defs.h).
+MACHINES: Final[Mapping[tuple[int, int], str]] = {
+    (EM_386, 32): "X86",
+    (EM_386, 64): "X86",
+    (EM_486, 32): "X86",
+    (EM_X86_64, 64): "X86_64",
+    (EM_X86_64, 32): "X86_64",
+    (EM_ARM, 32): "ARM",
+    (EM_AARCH64, 64): "ARM64",
+    (EM_PPC, 32): "PPC",
+    (EM_PPC64, 64): "PPC64",
+    (EM_S390, 64): "S390X",
+    (EM_RISCV, 64): "RISCV64",
+    (EM_MIPS, 32): "MIPS",
+    (EM_MIPS, 64): "MIPS64",
+    (EM_LOONGARCH, 64): "LOONGARCH64",
+}
+# crash reads a page at a time; the answer's head has seven digits for the length.
+MAX_READ: Final = 1 << 20
+# The name of the other end; crash keeps nine characters. With one it asks for registers, without it looks for them itself.
+_NAME: Final = "farcore"
+_MEMORY, _VIRTUAL = 5, 6
+_PAGE: Final = 4096
+
+Space = Literal["physical", "virtual"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where a CPU's backtrace begins: the instruction, and the stack and base pointers that belong to it."""
+
+    ip: int
+    sp: int
+    bp: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Memory without which there is no answer: ``length`` bytes from ``address`` on."""
+
+    space: Space
+    address: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What crash is told of the machine: its name, how many CPUs, bytes a page, whether registers can be asked for."""
+
+    name: str
+    cpus: int
+    page_size: int
+    registers: bool
+
+    @classmethod
+    def of(cls, target: Target) -> Machine | None:
+        """None where no crash is built for such a machine."""
+        header, known = target.elf.header, target.vmcoreinfo
+        name = MACHINES.get((header.machine, header.bits))
+        size = (known and known.page_size) or _PAGE
+        # crash for the other machines finds the registers in the kernel's own crash_notes, and more of them than can be said.
+        return None if name is None else cls(name, len(target.cpus), size, name == "X86_64")
+
+
+class Session:
+    """One crash's. ``stop`` gives where a CPU stopped, None where that is not known; ``over``: crash has taken its leave."""
+
+    def __init__(self, machine: Machine, size: int, stop: Callable[[int], Stop | None]) -> None:
+        self.machine, self.size, self.stop = machine, size, stop
+        self.over = False
+
+    def answer(self, request: Request) -> bytes | Wanted:
+        """What to send, or what to read first, for `supply`."""
+        if isinstance(request, Read):
+            return self._read(request)
+        if isinstance(request, Registers):
+            return self._registers(request)
+        return self._said(request)
+
+    def supply(self, content: memoryview | None) -> bytes:
+        """The answer with the memory that was wanted; None: it is not there."""
+        return answers.no_memory(errno.EIO) if content is None else answers.memory(content)
+
+    def _read(self, read: Read) -> bytes | Wanted:
+        if read.descriptor not in (_MEMORY, _VIRTUAL):
+            return answers.no_memory(errno.EBADF)
+        if not 0 < read.length <= MAX_READ:
+            return answers.no_memory(errno.EINVAL)
+        return Wanted("physical" if read.descriptor == _MEMORY else "virtual", read.address, read.length)
+
+    def _registers(self, asked: Registers) -> bytes:
+        stop = self.stop(asked.cpu)
+        if stop is None:
+            return answers.NO
+        return answers.said("FETCH_LIVE_IP_SP_BP", asked.cpu, f"10:{stop.ip:x}", f"18:{stop.sp:x}", f"{stop.bp:x}")
+
+    def _said(self, word: Word) -> bytes:
+        name, rest = word.name, word.rest
+        if name == "NIL":
+            return answers.said("NIL P")
+        if name == "MACHINE_PID":
+            return answers.said(name, self.machine.name, 1)
+        if name == "PAGESIZE":
+            more = (_NAME, self.machine.cpus) if self.machine.registers else ()
+            return answers.said(name, rest, self.machine.page_size, *more)
+        if name == "TYPE":
+            return answers.said(name, rest, "DEVMEM")
+        if name == "OPEN":
+            return answers.said(name, rest, _VIRTUAL if rest == "/dev/vmem" else _MEMORY, "O_RDONLY", self.size)
+        if name == "CLOSE":
+            return answers.said(name, rest, "OK")
+        self.over = name == "EXIT"
+        return answers.said("EXIT OK") if self.over else answers.NO
