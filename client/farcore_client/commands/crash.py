@@ -14,7 +14,6 @@ import click
 
 from farcore_client import vmlinux
 from farcore_client.commands import with_credentials
-from farcore_client.commands.passing import Passing, passed_on
 from farcore_client.credentials import Credentials
 from farcore_client.doors.crash import launch, stops
 from farcore_client.doors.crash.door import CrashDoor
@@ -22,6 +21,7 @@ from farcore_client.doors.mount import MountError, mounted
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.loop import run
 from farcore_client.notice import notice
+from farcore_client.passing import Passing, passed_on
 from farcore_client.remote import RemoteDump, connect
 from farcore_client.target import Target
 from farcore_client.warmup import warm
