@@ -51,25 +51,22 @@ def command(url: str, symbols: Path | None, door: str | None, credentials: Crede
     with connect(DumpUrl.parse(url), credentials) as dump:
         target = dump.target()
         program = launch.program(target)
-        brought = warm(dump, target)
         found = str(run(vmlinux.find(target.vmcoreinfo, symbols)))
-        try:
-            return _opened(dump, target, door, [program, *options], found)
-        finally:
-            # Its errors are those of crash's own reads; whoever leaves at once does not wait for it.
-            brought.cancel()
+        return _opened(dump, target, door, [program, *options], found)
 
 
 def _opened(dump: RemoteDump, target: Target, door: str | None, start: Sequence[str], symbols: str) -> int:
     if door != "remote":
         try:
             with _mounted(dump) as path:
+                warm(dump, space="vmcore")
                 notice(f"crash reads the dump through FUSE, as {path}")
                 return _ran([*start, symbols, str(path)])
         except MountError as error:
             if door == "fuse":
                 raise
             notice(f"no FUSE here ({error})")
+    warm(dump)
     crashes = CrashDoor(target, stops.of(target, Path(symbols)), notice)
     with crashes.listening(LOOPBACK, 0) as port:
         notice(f"crash reads the dump through its remote protocol, at {LOOPBACK}:{port}")
