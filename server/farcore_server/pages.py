@@ -22,8 +22,9 @@ from farcore import frames, gather
 from farcore.batch import MAX_BODY, MAX_ITEMS, MAX_TOTAL, SPACES, Batch, Space
 from farcore.errors import FarcoreError, FrameError
 from farcore.gather import Draft, Gathered, Plan
+from farcore.layout import Layout
 from farcore.repeats import Repeats
-from farcore_server import conditions
+from farcore_server import conditions, holes
 from farcore_server.catalogue import Catalogue
 from farcore_server.conditions import PreconditionFailed
 from farcore_server.decoding import SHORT
@@ -75,6 +76,8 @@ class Batches:
             for space in _spaces(batch)
             if (name := _resource(space, normalised=normalised))
         }
+        if batch.total >= holes.WORTH and opened.files.memory is None:
+            layouts = await asyncio.to_thread(_with_holes, opened.source.fd, batch, layouts)
         plan = await asyncio.to_thread(Plan, batch, layouts) if len(batch) > _MANY_ITEMS else Plan(batch, layouts)
         if plan.cells > MAX_CELLS:
             raise _too_much(f"These ranges are {plan.cells:,} pieces of this dump; an answer has at most {MAX_CELLS:,}")
@@ -243,6 +246,15 @@ def _demand_match(request: web.Request, dump: Dump) -> None:
 
 def _resource(space: Space, *, normalised: bool) -> Resource:
     return "normalised" if normalised and space == "vmcore" else space
+
+
+def _with_holes(fd: int, batch: Batch, layouts: dict[Space, Layout]) -> dict[Space, Layout]:
+    found = {}
+    for space, layout in layouts.items():
+        rows = batch.space == SPACES.index(space)
+        low, high = int(batch.start[rows].min()), int((batch.start[rows] + batch.length[rows]).max())
+        found[space] = holes.shown(layout, fd, low, high)
+    return found
 
 
 def _spaces(batch: Batch) -> list[Space]:

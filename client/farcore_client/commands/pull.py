@@ -9,13 +9,15 @@ from typing import Final, Literal
 import click
 
 from farcore.batch import Space
+from farcore.errors import SettingsError
 from farcore_client.commands import with_credentials
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.loop import run
+from farcore_client.plainurl import PlainUrl
 from farcore_client.pull.pace import Wish
 from farcore_client.pull.progress import watcher
-from farcore_client.pull.pull import Request, pull_dump
+from farcore_client.pull.pull import Request, pull_dump, pull_plain
 
 _SPACES: Final[dict[str, Space]] = {"elf": "vmcore", "stored": "stored"}
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30}
@@ -65,10 +67,23 @@ def command(
     """Pull a whole dump: in parts that are checked, compressed where the link is slow, zeros as holes.
 
     Stopped, by whatever, the same command goes on where it was. FILE ({id}.vmcore, or {id}.stored) is there when it is
-    whole, checked and on the disk; until then there are FILE.part and FILE.journal.
+    whole, checked and on the disk; until then there are FILE.part and FILE.journal. Instead of a DUMPURL the URL of a file
+    on any web server will do: it comes in parallel ranges, or as one stream where the server has none.
     """
-    dump = DumpUrl.parse(url)
-    space = _SPACES[kind]
-    final = to or Path(f"{dump.id}.{space}")
+    wanted, space = _url(url), _SPACES[kind]
     with watcher(as_json=as_json) as shown:
-        run(pull_dump(dump, space, Request(final, jobs, rate, level), credentials, shown))
+        if isinstance(wanted, DumpUrl):
+            request = Request(to or Path(f"{wanted.id}.{space}"), jobs, rate, level)
+            run(pull_dump(wanted, space, request, credentials, shown))
+        else:
+            run(pull_plain(wanted, Request(to or Path(wanted.name), jobs, rate, level), credentials, shown))
+
+
+def _url(text: str) -> DumpUrl | PlainUrl:
+    """A dump's, or where it cannot be one that of any file."""
+    try:
+        return DumpUrl.parse(text)
+    except SettingsError:
+        if "/v1/dumps" in text or not re.match(r"https?://[^/?#@]+/[^?#]", text, re.IGNORECASE):
+            raise
+        return PlainUrl.parse(text)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import struct
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from socket import IPPROTO_TCP, TCP_INFO
 from typing import Final, Protocol
@@ -25,6 +26,8 @@ from farcore_client.dumpurl import DumpUrl
 from farcore_client.errors import BusyError, ProtocolError, RefusedError, UnreachableError
 from farcore_client.output import OutputError
 from farcore_client.partial import Resource
+from farcore_client.plainurl import PlainUrl
+from farcore_client.pull import ranges
 from farcore_client.pull.batches import Batches
 from farcore_client.pull.chunks import PAGE
 from farcore_client.pull.journal import Subject
@@ -32,6 +35,7 @@ from farcore_client.pull.limit import Limit
 from farcore_client.pull.pace import Pace, Wish
 from farcore_client.pull.partfile import PartFile, demand_free
 from farcore_client.pull.progress import Quiet
+from farcore_client.pull.ranges import Ranges, Version
 from farcore_client.pull.transfer import LAST_PAUSE, PATIENCE, Transfer, Way
 from farcore_client.session import Session
 
@@ -84,11 +88,40 @@ async def pull_dump(dump: DumpUrl, space: Space, request: Request, credentials: 
                 )
             return len(known.digests)
 
-        await fetched(str(dump), subject, way, request, watcher, space=space, shift=shift_of(start), proved=proved)
+        try:
+            await fetched(str(dump), subject, way, request, watcher, space=space, shift=shift_of(start), proved=proved)
+        except (ProtocolError, RefusedError) as error:
+            # Something between here and farcored, or an older farcored, has no batches: what is there is gone on with.
+            if isinstance(error, BusyError) or not _without_batches(error):
+                raise
+            plain = Version(version.size, version.etag, "", ranged=True)
+            await _pull_ranges(session, str(dump), path, path, plain, request, watcher)
         if credentials.token:
             # The copy is whole whether or not the server can take note of it.
             with suppress(FarcoreError):
                 await session.verified(dump, version.etag)
+
+
+async def pull_plain(url: PlainUrl, request: Request, credentials: Credentials, watcher: Quiet) -> None:
+    """Pull what any HTTP server has at ``url``; a token is for farcored alone and is not shown."""
+    demand_free(request.final)
+    async with Session(url.server, replace(credentials, token=None), silence=SILENCE) as session:
+        async with session.plain(url.target, {"Range": f"bytes=0-{HEAD - 1}"}) as answer:
+            found = ranges.version(answer.status, answer.headers)
+        await _pull_ranges(session, str(url), url.path, url.target, found, request, watcher)
+
+
+async def _pull_ranges(
+    session: Session, shown: str, resource: str, target: str, found: Version, request: Request, watcher: Quiet
+) -> None:
+    # Without a validator no later pull can know whether it is the same file.
+    subject = Subject(resource, found.etag or found.modified or secrets.token_hex(8), found.size)
+    way = Ranges(session, target, found, Limit(request.rate))
+    await fetched(shown, subject, way, request if found.ranged else replace(request, jobs=1), watcher, space="stored")
+
+
+def _without_batches(error: ProtocolError | RefusedError) -> bool:
+    return isinstance(error, ProtocolError) or (error.status in (404, 405, 415, 501) and error.slug != "no-such-dump")
 
 
 async def _nothing(part: PartFile) -> int:
