@@ -27,6 +27,7 @@ FILES: Final = {
     "vmlinux-aarch64": "vmlinux-aarch64",
     "crash": "crash-8.0.2/crash",
     "crash-later": "crash-8.0.6/crash",
+    "gdb": "gdb-16.3/gdb",
     "drgn": "drgn/bin/drgn",
 }
 TARGETS: Final = [name for name in FILES if name != "crash-later"]

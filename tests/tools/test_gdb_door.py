@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -14,8 +15,11 @@ import pytest
 from farcore_client.dumpurl import DumpUrl
 from tests.client.remote.conftest import dump_url
 from tests.live import Live, Serve
+from tests.realdumps import RealDumps
 from tests.requires import requires
 from tests.samples import SAMPLES
+from tests.tools import oncore
+from tests.vm import coreelf
 
 FARCORE = Path(sys.executable).with_name("farcore")
 # Which of the samples have registers that gdb is told of: there is no 32-bit PowerPC in farcore.registers.
@@ -45,13 +49,17 @@ def door(url: DumpUrl) -> Iterator[list[str]]:
             process.terminate()
 
 
-def gdb(program: str | Path, *commands: str) -> list[str]:
-    """What it prints, line by line."""
-    argv = [program, "-nx", "-q", "-batch", *(word for command in commands for word in ("-ex", command))]
+def output(*argv: str | Path) -> list[str]:
+    """What a program prints, line by line."""
     done = subprocess.run(
         argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=100, stdin=subprocess.DEVNULL
     )
     return done.stdout.splitlines()
+
+
+def gdb(program: str, *commands: str) -> list[str]:
+    """What a gdb prints to these."""
+    return output(program, "-nx", "-q", "-batch", *(word for command in commands for word in ("-ex", command)))
 
 
 def registers(lines: Sequence[str]) -> list[str]:
@@ -78,3 +86,50 @@ def test_every_machines_registers_are_those_of_the_local_file(name: str, sample:
     assert all(len(thread.splitlines()) >= 16 for thread in local)
     # Of two CPUs of which one is idle (pid 0) a local gdb may show the other's registers twice, and in any order.
     assert set(local) <= set(found)
+
+
+ASKS = [
+    "info threads",
+    *(ask for cpu in (1, 2) for ask in (f"thread {cpu}", "bt", "info registers", "up", "info frame", "info locals")),
+    "p init_task.comm",
+    "x/16gx &init_task",
+    "x/s linux_banner",
+    "x/8i schedule",
+    "p jiffies",
+    "p __per_cpu_offset",
+    "x/x 0",
+    "info symbol panic",
+]
+# What may differ. A thread is "LWP 1" of a file, and "Thread 1" with its CPU's name of the door; the panicked one comes first
+# there, and `info threads` stars it; and of a source file that is not there gdb says so once, at its first line.
+THREAD = re.compile(r"^[* ] (?=\d)|LWP \d+|Thread \d+( \(CPU \d+( \(panicked\))?\))?")
+SOURCE = re.compile(r"(warning: )?\d+\t")
+REAL = {"panic": "vmlinux", "kdump": "vmlinux", "cross": "vmlinux", "kdump-aarch64": "vmlinux-aarch64"}
+
+
+def shown(lines: list[str]) -> list[str]:
+    """What follows the attachment, without what may differ."""
+    lines = lines[lines.index("BEGIN") + 1 :]
+    kept = [line for line in lines if not line.startswith("  Id ") and not SOURCE.match(line)]
+    return [re.sub(r" +", " ", THREAD.sub("", line)) for line in kept]
+
+
+@requires("drgn", "readelf", "gdb", "gdb-multiarch")
+@pytest.mark.parametrize(("name", "later"), [*((name, False) for name in REAL), ("kdump", True), ("panic", True)])
+def test_a_session_shows_what_it_shows_on_a_local_core(
+    name: str, later: bool, real_dumps: RealDumps, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, vmlinux = real_dumps(name), real_dumps(REAL[name])
+    if later:
+        monkeypatch.setenv("PATH", f"{real_dumps('gdb').parent}:{os.environ['PATH']}")
+    live = serve(path, "--allow-arch", "any")
+    core = oncore.write(path, vmlinux, tmp_path / "core")
+    argv = ["-nx", "-batch", *(word for ask in ("echo BEGIN\\n", *ASKS) for word in ("-ex", ask))]
+    offset = int(coreelf.vmcoreinfo(coreelf.read(path))["KERNELOFFSET"], 16)
+    program = "gdb-multiarch" if "aarch64" in name else "gdb"
+    local = output(program, "-q", "-ex", f"symbol-file {vmlinux} -o {offset:#x}", "-ex", f"core-file {core}", *argv)
+    found = output(FARCORE, "gdb", str(dump_url(live.url, path.name)), vmlinux, "--", *argv)
+    assert shown(found) == shown(local)
+    assert sum("panic (" in line for line in found) == 1
+    assert sum("(panicked)" in line for line in found) >= 1
+    assert not [line for line in found if "warning" in line and not SOURCE.match(line)]

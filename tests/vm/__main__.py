@@ -30,6 +30,7 @@ TARGETS: dict[str, tuple[str, Callable[[OutDir], object]]] = {
     "vmlinux-i386": ("vmlinux with DWARF for kdump-i386", partial(symbols.vmlinux, guest=I386)),
     "vmlinux-aarch64": ("vmlinux with DWARF for the aarch64 dumps", partial(symbols.vmlinux, guest=ARM64)),
     "crash": ("crash 8.0.2 and 8.0.6, runnable where they are", analysts.crashes),
+    "gdb": ("gdb 16, likewise", analysts.gdb),
     "drgn": ("drgn in an environment of its own", analysts.drgn),
     "data": ("what tests/data holds: small cuts, proved with the tools above", fixtures.make),
 }

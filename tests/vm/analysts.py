@@ -1,4 +1,4 @@
-"""The programs that read dumps: two versions of crash, each with the libraries of its own release, and drgn."""
+"""The programs that read dumps: two versions of crash and a later gdb, each with its own release's libraries, and drgn."""
 
 from __future__ import annotations
 
@@ -17,22 +17,32 @@ DRGN = "0.3.0"
 
 def crash(out: OutDir, release: str = "") -> Path:
     """A script that runs Debian's crash of a release: OUT/crash-VERSION/crash."""
+    return _unpacked(out, release, "crash")
+
+
+def gdb(out: OutDir) -> Path:
+    """The same for the later release's gdb, with its own Python: OUT/gdb-VERSION/gdb."""
+    own = 'PYTHONHOME="$here/root/usr" exec', ' --data-directory="$here/root/usr/share/gdb"'
+    return _unpacked(out, LATER, "gdb", *own)
+
+
+def _unpacked(out: OutDir, release: str, name: str, run_by: str = "exec", options: str = "") -> Path:
     apt = Apt(out, "amd64", release)
-    debs = apt.download("crash")
-    version = next(d.name.split("_")[1].split("-")[0] for d in debs if d.name.startswith("crash_"))
-    home = out.path / f"crash-{version}"
-    script = home / "crash"
+    debs = apt.download(name)
+    version = next(d.name.split("_")[1].split("-")[0] for d in debs if d.name.startswith(f"{name}_"))
+    home = out.path / f"{name}-{version}"
+    script = home / name
     if not script.exists():
         root = apt.unpack(*debs, into=home / "root")
         loader = next(p for d in LIBRARIES if (p := root / d / LOADER).exists()).relative_to(home)
         path = ":".join(f"$here/root/{d}" for d in LIBRARIES)
         script.write_text(
-            "#!/bin/sh\n# Debian's crash, started by the dynamic loader of its own release.\n"
+            f"#!/bin/sh\n# Debian's {name}, started by the dynamic loader of its own release.\n"
             'here=$(dirname "$(readlink -f "$0")")\n'
-            f'exec "$here/{loader}" --library-path "{path}" "$here/root/usr/bin/crash" "$@"\n'
+            f'{run_by} "$here/{loader}" --library-path "{path}" "$here/root/usr/bin/{name}"{options} "$@"\n'
         )
         script.chmod(0o755)
-    shown = run(out, "crash", script, "--version").split()
+    shown = run(out, name, script, "--version").split()
     say(f"{script.relative_to(out.path)}: {' '.join(shown[:2])}")
     return script
 
