@@ -194,9 +194,8 @@ class Kdump(Source):
             zero = np.zeros(number, np.bool_)
             with suppress(FaultError):
                 found = part.descriptors(rank, number)
-                doubtful = (found["offset"] > 0) & (
-                    (found["flags"] & codecs.COMPRESSED == 0) | (found["size"] <= self.block // 8)
-                )
+                raw = (found["flags"] & codecs.COMPRESSED == 0) & (found["size"] == self.block)
+                doubtful = (found["offset"] > 0) & (raw | (found["size"] <= self.block // 8))
                 where = np.flatnonzero(doubtful).tolist()
                 columns = (found[name][doubtful].tolist() for name in ("offset", "size", "flags"))
                 rows: list[_Row] = list(zip(*columns, strict=True))

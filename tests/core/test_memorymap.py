@@ -145,3 +145,11 @@ def test_a_kdumps_descriptors_tell_what_reading_its_pages_tells(compress: str) -
         expected = (Kind.DATA if any(pages[page]) else Kind.ZERO) if page in pages else there
         assert kinds[page] is expected, page
     assert kinds[damaged] is Kind.DATA
+
+
+def test_a_page_whose_size_lies_is_data_and_is_not_read() -> None:
+    lies = {1: (4096, 8192, 0), 2: (4096, 100, 0)}
+    written = kdumpwriter.Kdump(pages=dict.fromkeys(range(4), bytes(PAGE)), descriptors=lies).tobytes()
+    memory = Kdump.open([BytesSource(written)])
+    kinds = [run.kind for step in memorymap.steps(memory, memory.pages.runs, memory.size) for run in step]
+    assert kinds == [Kind.ZERO, Kind.DATA, Kind.ZERO]
