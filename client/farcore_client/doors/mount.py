@@ -20,6 +20,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import numpy as np
+
 from farcore.errors import FarcoreError
 from farcore.source import Source
 from farcore_client.remote import RemoteDump
@@ -37,6 +39,17 @@ _SAY_AGAIN: Final = 30.0
 
 class MountError(FarcoreError, OSError):
     """A directory, or a machine, where nothing can be mounted."""
+
+
+class _Content:
+    """Bytes for mfusepy, which asks for their number and copies that many from where ctypes finds them: not twice."""
+
+    def __init__(self, found: memoryview) -> None:
+        self._found = np.frombuffer(found, np.uint8)
+        self._as_parameter_ = self._found.ctypes.data
+
+    def __len__(self) -> int:
+        return len(self._found)
 
 
 class Files:
@@ -76,7 +89,7 @@ class Files:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         return 0
 
-    def read(self, path: str, size: int, offset: int, fh: int) -> bytes:
+    def read(self, path: str, size: int, offset: int, fh: int) -> _Content:
         """At most ``size`` bytes: fewer at the end; EIO for what cannot be had."""
         source = self._source(path)
         length = min(size, max(0, source.size - offset))
@@ -85,8 +98,7 @@ class Files:
         except FarcoreError as error:
             self._say(f"{path[1:]}: {length:,} bytes from {offset:,} on are EIO: {error}")
             raise OSError(errno.EIO, os.strerror(errno.EIO)) from error
-        whole = found.obj
-        return whole if isinstance(whole, bytes) and len(whole) == length else bytes(found)
+        return _Content(found)
 
     def _source(self, path: str) -> Source:
         source = self._sources.get(path)

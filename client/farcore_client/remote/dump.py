@@ -62,7 +62,7 @@ class RemoteDump:
     ) -> None:
         self.url, self.dump, self.etag = url, dump, etag
         self._portal, self._session, self._pages = portal, session, pages
-        self._courier: Courier = portal.call(self._start(f"{url.path}/pages{_QUERY if normalised else ''}"))
+        self._courier: Courier = portal.call(self._start(normalised))
         pages.carrier = self._courier
         self.vmcore: Source = RemoteSource(pages, "vmcore")
         self.stored: Source = RemoteSource(pages, "stored")
@@ -136,13 +136,14 @@ class RemoteDump:
         """Whether the program headers say all of physical memory: of a composed vmcore they do not say what was excluded."""
         return self.dump.text("stored_format") == "elf"
 
-    async def _start(self, path: str) -> Courier:
+    async def _start(self, normalised: bool) -> Courier:
         return Courier(
             self._session,
-            path,
+            self.url,
             self.etag,
             self._pages.sizes,
             self._pages.cache,
+            normalised=normalised,
             filed=self._pages.filed,
             failed=self._pages.failed,
             lock=self._pages.lock,

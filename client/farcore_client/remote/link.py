@@ -23,6 +23,8 @@ _TELLING: Final = 64 << 10
 # Where zstd's thread makes less than the link takes, pages go as they are.
 _FAST: Final = 150e6
 _SLOW: Final = 20e6
+# So slow is no network that near: on a machine that is busy with other things loopback looks like 20 MB/s.
+_SLOW_AND_NEAR: Final = 8e6
 
 _LEAST_BLOCK: Final = 16 << 10
 _MOST_BLOCK: Final = 256 << 10
@@ -47,6 +49,10 @@ class Link:
         if sample > self.rate:
             return Link(rtt, sample)
         return Link(rtt, self.rate if packed else self.rate + (sample - self.rate) / 10)
+
+    def at_least(self, rate: float) -> Link:
+        """The link, which has carried bytes at this rate."""
+        return replace(self, rate=max(rate, self.rate))
 
     def _rtt(self, wait: float, measured: float | None) -> float:
         # What a busy server adds to the kernel's figure is not the network's; what a tunnel adds is.
@@ -73,6 +79,6 @@ class Link:
     @property
     def level(self) -> int | None:
         """The zstd level to ask for; None where compressing takes longer than sending."""
-        if self._rate >= _FAST or (self.rtt < 2 * _NEAR and self._rate >= _SLOW):
+        if self._rate >= _FAST or (self.rtt < 2 * _NEAR and self._rate >= _SLOW_AND_NEAR):
             return None
         return 3 if self._rate < _SLOW else 1

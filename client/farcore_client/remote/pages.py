@@ -15,10 +15,11 @@ from typing import Final, NamedTuple, Protocol
 from farcore.batch import Space
 from farcore.errors import FarcoreError, SourceChangedError
 from farcore.source import Extent
-from farcore_client.remote import readahead
+from farcore_client.remote import readahead, stream
 from farcore_client.remote.cache import PAGE, SHIFT, PageCache, key, place
 from farcore_client.remote.link import Link
 from farcore_client.remote.readahead import Head
+from farcore_client.remote.stream import Stream
 
 # Misses and touched pages that are remembered for a profile: 4 GiB of a dump.
 MAX_REMEMBERED: Final = 1 << 20
@@ -43,6 +44,10 @@ class Carrier(Protocol):
 
     def want(self, keys: list[int], *, urgent: bool) -> None:
         """Bring these pages; returns at once."""
+        ...
+
+    def fetch(self, space: Space, extent: Extent) -> Future[bytes | None]:
+        """Bring this as one range, once; None if that fails."""
         ...
 
     def hasten(self, keys: list[int]) -> None:
@@ -84,6 +89,7 @@ class Pages:
         self._waiting: dict[int, list[_Waiting]] = {}
         self._lazy: set[int] = set()
         self._heads: dict[Space, tuple[Head, ...]] = {}
+        self._streams: dict[Space, Stream] = {}
         self._ended: FarcoreError | None = None
 
     def at_hand(self, key: int, within: int, length: int) -> bytes | None:
@@ -99,10 +105,45 @@ class Pages:
 
     def read(self, space: Space, extents: Sequence[Extent]) -> list[memoryview]:
         """One memoryview an extent, all of them inside the space; what is missing is asked for at once."""
+        if len(extents) == 1 and extents[0].length >= stream.LEAST and (found := self._streamed(space, extents[0])):
+            return [found]
         most = max(self.cache.slots // _READ_SHARE << SHIFT, PAGE)
         if sum(length for _, length in extents) <= most:
             return self._read(space, extents)
         return [self._long(space, extent, most) for extent in extents]
+
+    def _streamed(self, space: Space, extent: Extent) -> memoryview | None:
+        """A large read that goes on where others ended, on a fast link; None for any other, and where the stream fails."""
+        if extent.length > stream.PIECE:
+            return None
+        with self.lock:
+            if self._ended is not None or not self._goes_on(space, extent):
+                return None
+            if space not in self._streams:
+                self._streams[space] = Stream(space, self.sizes[space], self.carrier.fetch)
+            pieces = self._streams[space].pieces(extent)
+        found: list[memoryview] = []
+        for piece, start, stop in pieces:
+            content = piece.result()
+            if content is None:
+                with self.lock:
+                    self._streams[space].drop(piece)
+                return None
+            found.append(memoryview(content)[start:stop])
+        return found[0] if len(found) == 1 else memoryview(b"".join(found))
+
+    def _goes_on(self, space: Space, extent: Extent) -> bool:
+        """Whether a head that has had its largest window stands here; it moves along."""
+        link = self.carrier.link
+        if link.level is not None or space == "physical":
+            return False
+        most, page, heads = link.window >> SHIFT, extent.offset >> SHIFT, self._heads.get(space, ())
+        for i, head in enumerate(heads):
+            if head.window >= most and abs(page - head.at) <= most:
+                at = max(head.at, (extent.offset + extent.length) >> SHIFT)
+                self._heads[space] = (Head(at, at, head.window), *heads[:i], *heads[i + 1 :])
+                return True
+        return False
 
     def _long(self, space: Space, extent: Extent, most: int) -> memoryview:
         # What is larger than the cache cannot be in it at once.

@@ -1,0 +1,42 @@
+"""Stream: a reader in sequence over a fast link gets plain ranges, and the same bytes, errors and end as any other."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from farcore.errors import SourceChangedError
+from tests.client.remote.conftest import Connect
+from tests.elfwriter import Dump, load
+from tests.live import Serve
+
+STEP = 300_000
+NATIVE = ("--host-arch", "x86_64", "--rescan", "0.2")
+
+
+@pytest.fixture
+def dump(tmp_path: Path) -> Path:
+    return Dump([load(os.urandom(1 << 20) * 40, paddr=0)]).write(tmp_path / "vmcore")
+
+
+def test_reads_in_sequence_become_ranges_and_bring_every_byte_once(opened: Connect, serve: Serve, dump: Path) -> None:
+    remote = opened(serve(dump, *NATIVE), "vmcore")
+    size = remote.vmcore.size
+    found = b"".join(remote.vmcore.pread(at, min(STEP, size - at)) for at in range(0, size, STEP))
+    assert found == dump.read_bytes()
+    assert remote._pages._streams, "nothing was streamed"
+    assert remote.counts.received < size + (24 << 20)
+
+
+def test_a_dump_that_is_replaced_under_a_stream_is_an_error_and_never_mixed(opened: Connect, serve: Serve, dump: Path) -> None:
+    remote = opened(serve(dump, *NATIVE), "vmcore")
+    content, size = dump.read_bytes(), remote.vmcore.size
+    before = range(0, 60 * STEP, STEP)
+    assert all(remote.vmcore.pread(at, STEP) == content[at : at + STEP] for at in before)
+    assert remote._pages._streams, "nothing was streamed"
+    Dump([load(bytes(40 << 20), paddr=0)]).write(dump.with_name("other")).replace(dump)
+    after = (at % (size - STEP) for at in range(60 * STEP, 20 * size, STEP))
+    with pytest.raises(SourceChangedError):
+        assert all(remote.vmcore.pread(at, STEP) == content[at : at + STEP] for at in after)
