@@ -21,12 +21,12 @@ from farcore.arch import Policy
 from farcore.hosts import host
 from farcore_server.access import Access
 from farcore_server.app import make_app
-from farcore_server.batch import Batch
 from farcore_server.catalogue import Catalogue
 from farcore_server.inspection import Rules
 from farcore_server.lane import Lane
 from farcore_server.metrics import Metrics
 from farcore_server.tokens import TokenFile
+from farcore_server.turn import Turn
 
 STARTS_WITHIN = 30.0
 
@@ -67,8 +67,8 @@ def warmed(
         await runner.setup()
         server, loop = runner.server, asyncio.get_running_loop()
         assert server is not None
-        batch = Batch(loop, warm.metrics)
-        accepting = await loop.create_server(lambda: Lane(server, batch, loop=loop, **server._kwargs), "127.0.0.1", 0, ssl=tls)
+        turn = Turn(loop, warm.metrics)
+        accepting = await loop.create_server(lambda: Lane(server, turn, loop=loop, **server._kwargs), "127.0.0.1", 0, ssl=tls)
         warm.url = f"http{'s' * bool(tls)}://127.0.0.1:{accepting.sockets[0].getsockname()[1]}"
         ready.set()
         await stop.wait()

@@ -9,7 +9,6 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from farcore import __version__
 from farcore_server import describe, metrics
 from farcore_server.access import Access, access_middleware
 from farcore_server.catalogue import Catalogue
@@ -21,7 +20,7 @@ from farcore_server.memorymap import MemoryMaps
 from farcore_server.metrics import Metrics
 from farcore_server.page import page
 from farcore_server.pages import Batches
-from farcore_server.problem import problem_middleware
+from farcore_server.problem import SERVER, problem_middleware
 from farcore_server.profiles import Profiles
 from farcore_server.resources import Resources
 
@@ -122,8 +121,8 @@ async def _json(request: web.Request, pieces: Iterable[str], headers: Mapping[st
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
-    """Server, without the versions of what it runs on (RFC 9110, 10.2.4)."""
-    response.headers["Server"] = f"farcore/{__version__}"
+    """Server."""
+    response.headers["Server"] = SERVER
 
 
 def _counting(counts: Metrics) -> Any:

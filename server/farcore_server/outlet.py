@@ -14,7 +14,14 @@ from typing import Final
 from farcore.errors import FarcoreError, FaultError, SourceChangedError
 from farcore_server.body import PIECE
 from farcore_server.opened import Opened
+from farcore_server.residency import Residency
 
+# What all streams together send in a turn of the loop, 1.5 ms of a core, and the most that one sends: what a piece costs
+# besides sendfile, 30 us of Python, counts less the larger it is. Each has PIECE, however many they are, as with nginx.
+TURN: Final = 16 << 20
+MOST: Final = 8 << 20
+# sendfile(2) from the middle of a page has 17 pages in every 16 buffers of its pipe.
+PAGE: Final = 4096
 # What the kernel may hold unsent of one connection; the rest of a slow reader's megabytes stays in the file.
 UNSENT: Final = 512 << 10
 
@@ -22,8 +29,10 @@ UNSENT: Final = 512 << 10
 class Outlet:
     """The socket of one connection. Whoever uses it has seen to it that the transport's own buffer is empty."""
 
-    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, streams: set[Outlet]) -> None:
         self._socket, self._loop = sock, loop
+        # Those of the process that push() is at work on.
+        self._streams = streams
         self._fd = sock.fileno()
         # A duplicate, made when it is first needed.
         self._watched = -1
@@ -34,14 +43,14 @@ class Outlet:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
     @classmethod
-    def of(cls, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop) -> Outlet | None:
+    def of(cls, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop, streams: set[Outlet]) -> Outlet | None:
         """The transport's outlet; None where its bytes must go through it (asyncio's own loop, TLS)."""
         if type(loop).__module__.partition(".")[0] != "uvloop" or transport.get_extra_info("ssl_object") is not None:
             return None
         inner = transport.get_extra_info("socket")
         if inner is None or inner.type != socket.SOCK_STREAM:
             return None
-        return cls(socket.socket(inner.family, inner.type, inner.proto, fileno=inner.fileno()), loop)
+        return cls(socket.socket(inner.family, inner.type, inner.proto, fileno=inner.fileno()), loop, streams)
 
     def close(self) -> None:
         """Let go of the socket, which is the transport's to close; whoever waits is told that the connection is lost."""
@@ -95,19 +104,22 @@ class Outlet:
             await self._watch(self._settle)
 
     async def push(self, opened: Opened, offset: int, length: int) -> None:
-        """Send bytes of the dump's file, at most PIECE a turn of the loop, cold ones brought in by a thread first."""
+        """Send bytes of the dump's file, a share of TURN in each turn of the loop, cold ones brought in by a thread first."""
         self._opened, self._offset, self._left = opened, offset, length
+        self._streams.add(self)
         try:
             while self._left:
                 await opened.residency.bring(self._offset, min(self._left, PIECE))
                 await self._watch(self._pump)
         finally:
             self._opened = None
+            self._streams.discard(self)
 
     def _pump(self) -> None:
         """A piece, in each turn of the loop in which the socket takes some; a coroutine would cost as much as the piece."""
-        opened, piece = self._opened, min(self._left, PIECE)
-        if opened is None or not opened.residency.ready(self._offset, piece):
+        opened = self._opened
+        piece = 0 if opened is None else self._piece(opened.residency)
+        if opened is None or not piece:
             self._settle()
             return
         try:
@@ -120,6 +132,14 @@ class Outlet:
         self._left -= sent
         if not self._left:
             self._settle()
+
+    def _piece(self, residency: Residency) -> int:
+        """How much is sent in this turn: this stream's share up to a page's end, or PIECE; 0 of what is not in memory."""
+        for most in (min(MOST, max(PIECE, TURN // len(self._streams))), PIECE):
+            piece = min(self._left, most - self._offset % PAGE)
+            if residency.ready(self._offset, piece):
+                return piece
+        return 0
 
     async def _watch(self, writable: Callable[[], None]) -> None:
         """Call ``writable`` in each turn in which the socket takes bytes, until it settles."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from farcore import __version__
 from farcore.errors import BadDumpError, FarcoreError, FaultError, ForeignArchError, SourceChangedError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 LOG: Final = logging.getLogger(__name__)
 
+# Without the versions of what it runs on (RFC 9110, 10.2.4).
+SERVER: Final = f"farcore/{__version__}"
 TYPES: Final = "/problems/"
 # The catalogue looks again within seconds; then the new version of the dump, or its absence, is what is served.
 RETRY_AFTER_CHANGE: Final = 5

@@ -23,7 +23,6 @@ from farcore_server import systemd
 from farcore_server.acceptor import Acceptor
 from farcore_server.access import Access
 from farcore_server.app import make_app
-from farcore_server.batch import Batch
 from farcore_server.catalogue import Catalogue
 from farcore_server.indexes import Indexes
 from farcore_server.inspection import Rules
@@ -34,6 +33,7 @@ from farcore_server.state import State, directory_of
 from farcore_server.supervisor import SIGNALS
 from farcore_server.tls import ssl_context
 from farcore_server.tokens import TokenFile
+from farcore_server.turn import Turn
 
 LOG: Final = logging.getLogger(__name__)
 
@@ -101,8 +101,8 @@ class Front(web.Server):
         if not usable():
             return self
         # The arguments that Server itself would give to its RequestHandlers.
-        batch = Batch(self._loop, self._counts)
-        return lambda: Lane(self, batch, loop=self._loop, **self._kwargs)
+        turn = Turn(self._loop, self._counts)
+        return lambda: Lane(self, turn, loop=self._loop, **self._kwargs)
 
     async def drain(self, seconds: float) -> None:
         """Read no more requests, and return when those under way are answered or the time is over."""

@@ -205,7 +205,11 @@ def test_what_is_no_http_is_400_and_the_end_of_the_connection_without_a_word_in_
     before = live.stderr
     with Connection(live.url) as server:
         server.send(raw)
-        assert (server.answer().status, server.hung_up()) == (400, True)
+        answer = server.answer()
+        assert (answer.status, server.hung_up()) == (400, True)
+    assert answer.get("Content-Type") == "application/problem+json"
+    assert json.loads(answer.body)["type"] == "/problems/bad-request"
+    assert (answer.get("Server") or "").startswith("farcore/")
     assert live.stderr == before
 
 

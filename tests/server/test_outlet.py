@@ -46,7 +46,7 @@ class Held(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        self.outlet = Outlet.of(transport, asyncio.get_running_loop())
+        self.outlet = Outlet.of(transport, asyncio.get_running_loop(), set())
         self.made.set_result(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -1,4 +1,4 @@
-"""Batch: the answers of the hot lane in this turn of the event loop, sent together at its end.
+"""Turn: the answers of the hot lane in this turn of the event loop, sent together at its end.
 
 What every answer needs - that its grant holds before it is sent, and that its file is unchanged after - costs system calls that
 all answers of a turn share. One that was sent from a file that has changed since ends in a cut connection.
@@ -29,12 +29,14 @@ TURN: Final = 4 << 20
 Answer = tuple["Lane", Grant, bytes, bytes, int, int]
 
 
-class Batch:
+class Turn:
     """The answers under way. One for all connections of a process."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, metrics: Metrics) -> None:
         self.loop, self.metrics = loop, metrics
         self._answers: list[Answer] = []
+        # The connections that a stream is sent on: they share a turn.
+        self.streams: set[Outlet] = set()
 
     def add(self, answer: Answer) -> None:
         """Send it at the end of the turn."""
