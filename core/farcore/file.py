@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import os
 import weakref
+from typing import Final
 
 from farcore.errors import FaultError, SourceChangedError
 from farcore.source import Source, demand
 
+# Of a disk that fails everywhere no more places are remembered.
+MAX_FAILED: Final = 16
+
 
 class FileSource(Source):
-    """Owns ``fd``; ``size`` is what the file had when it was opened, so a file that grows is not read past it."""
+    """Owns ``fd``; ``size`` is what the file had when it was opened, so a file that grows is not read past it.
+
+    ``failed``: where its storage could not be read, until it could.
+    """
 
     def __init__(self, fd: int, size: int) -> None:
         self.fd, self.size = fd, size
+        self.failed: set[int] = set()
         self._close = weakref.finalize(self, os.close, fd)
 
     def pread(self, offset: int, length: int) -> memoryview:
@@ -26,11 +34,26 @@ class FileSource(Source):
             try:
                 got = os.preadv(self.fd, [rest], position)
             except OSError as error:
+                self.fails(position)
                 raise FaultError(address=position, length=len(rest), space="stored", kind="unreadable") from error
             if got == 0:
                 raise SourceChangedError(f"the file ends at byte {position:,}; it had {self.size:,} bytes when it was opened")
             rest = rest[got:]
         return memoryview(content).toreadonly()
+
+    def fails(self, offset: int) -> None:
+        """Remember that the storage could not be read there."""
+        if len(self.failed) < MAX_FAILED:
+            self.failed.add(offset)
+
+    def try_again(self) -> None:
+        """Forget the places that can be read by now; blocks as a read does, and tries no further than the first that cannot."""
+        for offset in sorted(self.failed):
+            try:
+                os.pread(self.fd, 1, offset)
+            except OSError:
+                return
+            self.failed.discard(offset)
 
     def close(self) -> None:
         """Close the descriptor now rather than with the last reference."""

@@ -38,7 +38,8 @@ class Pages:
     async def index(self, request: web.Request) -> web.Response:
         """The catalogue for people."""
         # In a thread: 10,000 dumps take a second.
-        return await asyncio.to_thread(lambda: page("catalogue.html", dumps=[describe.brief(dump) for dump in self._listed()]))
+        listed = self._listed()
+        return await asyncio.to_thread(lambda: page("catalogue.html", dumps=[describe.brief(dump) for dump in listed]))
 
     async def dumps(self, request: web.Request) -> web.StreamResponse:
         """The catalogue as JSON, by name."""
@@ -46,7 +47,7 @@ class Pages:
 
     async def dump(self, request: web.Request) -> web.StreamResponse:
         """One Dump: JSON, or a page for a browser."""
-        found = self.catalogue.dumps.get(request.match_info["id"])
+        found = self.catalogue.marked().get(request.match_info["id"])
         if found is None:
             raise missing(request.match_info["id"])
         if "text/html" not in request.headers.get("Accept", ""):
@@ -66,7 +67,7 @@ class Pages:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """Prometheus text format."""
-        text = metrics.exposition(self.counts, self.catalogue.dumps.values())
+        text = metrics.exposition(self.counts, self.catalogue.marked().values())
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def openapi(self, request: web.Request) -> web.Response:
@@ -74,7 +75,7 @@ class Pages:
         return web.json_response(body=(files("farcore_server") / "openapi.json").read_bytes())
 
     def _listed(self) -> list[Dump]:
-        return sorted(self.catalogue.dumps.values(), key=lambda dump: dump.name)
+        return sorted(self.catalogue.marked().values(), key=lambda dump: dump.name)
 
 
 def make_app(catalogue: Catalogue, access: Access, counts: Metrics) -> web.Application:

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -76,6 +76,16 @@ class Catalogue:
         dump = inspect(place, self.rules)[0]
         return stamp, None if dump is None else self._told(dump)
 
+    def marked(self) -> Mapping[str, Dump]:
+        """``dumps``; one whose storage fails is incomplete, with a warning that says where."""
+        marks = {}
+        for key, opened in self._open.items():
+            dump, place = self.dumps.get(key), opened.files.failed()
+            if dump is not None and place is not None and dump.etag == opened.dump.etag:
+                warning = f"its storage fails: byte {place:,} of the file could not be read; it is tried again and again"
+                marks[key] = replace(dump, state="incomplete", warnings=(*dump.warnings, warning))
+        return {**self.dumps, **marks} if marks else self.dumps
+
     def _told(self, dump: Dump) -> Dump:
         """The dump with what its log said, if that has been read."""
         panic = self._panics.get(dump.etag)
@@ -111,6 +121,8 @@ class Catalogue:
                 await self._tell(seconds / 6)  # of what the scan before found: at the start nobody waits for another
                 await asyncio.to_thread(self.scan)
                 await self._tell(seconds / 6)
+                for opened in [each for each in self._open.values() if each.files.failed() is not None]:
+                    await asyncio.to_thread(opened.files.try_again)
             except Exception:
                 LOG.exception("a search for changes failed; what is served stays as it was until the next one")
             now = time.monotonic()

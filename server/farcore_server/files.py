@@ -43,6 +43,15 @@ class Files(NamedTuple):
         """Decompressed memory by address, and from FILE on the file: one source for all resources."""
         return self.file if self.memory is None else Either(self.memory, self.file)
 
+    def failed(self) -> int | None:
+        """Where the storage of one of them could not be read, in that file; None where all is well."""
+        return next((min(failed) for each in (self.file, *self.others) if (failed := tuple(each.failed))), None)
+
+    def try_again(self) -> None:
+        """Read again where the storage failed; blocks."""
+        for each in (self.file, *self.others):
+            each.try_again()
+
     def hold(self, dump: Dump) -> bool:
         """Whether the open files still are the version that was inspected: a system call each."""
         if not dump.identity.holds(os.fstat(self.file.fd)):

@@ -126,6 +126,8 @@ class Outlet:
             opened.demand_unchanged()
             sent = self.sendfile(opened.source.fd, self._offset, piece)
         except (FarcoreError, OSError) as error:
+            if isinstance(error, FaultError):
+                opened.source.fails(self._offset)
             self._settle(error)
             return
         self._offset += sent

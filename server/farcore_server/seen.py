@@ -66,4 +66,6 @@ class Seen:
     def mapped(self, source: FileSource) -> MappedSource:
         """The file, mapped."""
         limit, windowed = self.rules.map_limit, self.identity.boot_id is not None
-        return MappedSource(os.dup(source.fd), self.identity.size, limit=limit, windowed=windowed)
+        mapped = MappedSource(os.dup(source.fd), self.identity.size, limit=limit, windowed=windowed)
+        mapped.failed = source.failed
+        return mapped

@@ -81,6 +81,8 @@ class Turn:
             lane.drop()
             return
         except (FarcoreError, OSError):
+            if grant.opened.unchanged():
+                source.fails(offset)
             lane.cut()
             return
         self.metrics.count(grant.route, 206, length)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import json
 import mmap
 import os
 import time
@@ -17,13 +18,15 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pytest
 
+from farcore import frames
 from farcore.errors import FaultError, SourceChangedError
 from farcore_server.mapping import MappedSource
 from farcore_server.residency import AHEAD, Residency
+from tests import pages_wire
 from tests.elfwriter import Dump, load
 from tests.http1 import Connection, CutError
 from tests.live import Live, Serve
-from tests.served import listed
+from tests.served import QUICK, listed, until
 from tests.storage import Disk, disk, disk_filesystem, drop
 
 NATIVE = ("--host-arch", "x86_64", "--workers", "1")
@@ -322,3 +325,40 @@ def test_a_disk_that_fails_where_it_had_been_read_ends_its_answers_and_nothing_e
             assert other.get("/healthz").status == 200
     assert any(dropped)
     assert "Traceback" not in two.live.stderr
+
+
+# A short range is read, a long one is sent by sendfile, a batch reads what it can of the rest.
+@pytest.mark.parametrize(("show", "way"), [("fuse", "short"), ("ext4", "long"), ("ext4", "batch")])
+def test_a_dump_whose_storage_fails_is_marked_until_it_can_be_read_again(
+    request: pytest.FixtureRequest, folder: Path, serve: Serve, way: str, show: str
+) -> None:
+    for name in ("vmcore", "vmcore-2"):
+        Dump([load(CONTENT, paddr=0)]).write(folder / name)
+    shown: Disk = request.getfixturevalue(show)
+    live = serve(shown.folder, *NATIVE, *QUICK)
+    dumps = until(live, lambda found: len(found) == 2 and all(dump["state"] == "ready" for dump in found.values()))
+    start, length = 5 << 20, 2 << 20 if way == "long" else 4096
+    with Connection(live.url) as server:
+        link = dumps["vmcore"]["links"]["self"]
+        assert server.get(f"{link}/vmcore", Range="bytes=0-9").status == 206
+        shown.forget()
+        shown.broken = range(1 << 40)
+        if way == "batch":
+            body = pages_wire.request([("stored", start, length)])
+            answer = server.request("POST", f"{link}/pages", {"Content-Type": frames.MEDIA_TYPE}, body)
+            assert set(pages_wire.painted(answer.body)) == {"unreadable"}
+        else:
+            server.ask("GET", f"{link}/vmcore", {"Range": f"bytes={start}-{start + length - 1}"})
+            assert ends(server)
+    time.sleep(0.5)  # several searches find it broken still
+    with Connection(live.url) as server:
+        marked = listed(server)
+        *before, warning = marked["vmcore"]["verdict"]["warnings"]
+        assert marked["vmcore"]["state"] == "incomplete"
+        assert f"its storage fails: byte {start:,} of the file" in warning
+        assert json.loads(server.get(link).body)["verdict"]["warnings"] == [*before, warning]
+        assert before == dumps["vmcore"]["verdict"]["warnings"]
+        assert marked["vmcore-2"] == dumps["vmcore-2"]
+    shown.broken = range(0)
+    mended = until(live, lambda found: found["vmcore"]["state"] == "ready")
+    assert mended == dumps
