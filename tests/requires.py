@@ -62,6 +62,7 @@ TOOLS = {
         Tool("gdb-multiarch", "gdb-multiarch"),
         # Debian's module is there for Debian's own Python alone.
         Tool("kdumpfile", "python3-libkdumpfile", python="/usr/bin/python3"),
+        Tool("kubernetes_validate", python=sys.executable),
         Tool("makedumpfile", "makedumpfile", "-v"),
         Tool("nginx", "nginx", "-v"),
         Tool("openssl", "openssl", "version"),
