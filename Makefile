@@ -16,7 +16,7 @@ demo: .venv/.dev ## a dump served, listed and read, on this machine, in less tha
 test: lint types ## all tests that need no other program
 	$(BIN)/pytest -m "not tools"
 
-test-tools: .venv/.dev ## the tests against real programs; installs those (as root), and fails without them
+test-tools: .venv/.dev .venv/.tools ## the tests against real programs; installs those (as root), and fails without them
 	$(BIN)/python -m tests.requires
 	$(BIN)/python -m tests.realdumps
 	FARCORE_REQUIRE_TOOLS=1 $(BIN)/pytest -m tools
