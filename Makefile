@@ -43,7 +43,7 @@ clean: ## removes all that was made here
 	rm -rf .venv .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# One stamp an extra of pyproject.toml: dev, fuzz.
+# One stamp an extra of pyproject.toml: dev, tools, fuzz.
 .venv/.%: pyproject.toml $(BIN)/pip
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[$*]'
 	@touch $@
