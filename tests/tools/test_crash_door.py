@@ -64,8 +64,9 @@ def server(real_dumps: RealDumps, serve_all_along: Serve) -> Live:
     return serve_all_along(*(real_dumps(name) for name in ("panic", "kdump", "cross")))
 
 
-def url_of(server: Live, path: Path) -> str:
-    done = subprocess.run([FARCORE, "ls", server.url], capture_output=True, text=True, check=True)
+def url_of(server: str, path: Path) -> str:
+    """The DUMPURL of a dump."""
+    done = subprocess.run([FARCORE, "ls", server], capture_output=True, text=True, check=True)
     return next(
         word for line in done.stdout.splitlines() if line.startswith(path.name) for word in line.split() if "/v1/" in word
     )
@@ -93,7 +94,7 @@ def test_crash_shows_the_same_through_the_door(real_dumps: RealDumps, server: Li
     if door == "fuse" and not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("there is no FUSE here")
     environment = {**os.environ, "PATH": f"{session.crash.parent}:{os.environ['PATH']}"}
-    url, symbols = url_of(server, real_dumps(session.dump)), real_dumps("vmlinux")
+    url, symbols = url_of(server.url, real_dumps(session.dump)), real_dumps("vmlinux")
     there = shown([FARCORE, "crash", url, symbols, "--door", door, "--", "-s"], environment)
     assert "PANIC:" in session.local
     assert session.local.count("\n") > 300
