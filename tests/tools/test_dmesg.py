@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable
@@ -14,9 +15,12 @@ from farcore.elf import Elf
 from farcore.file import FileSource
 from farcore.space import PhysicalSpace
 from tests import logwriter
+from tests.http1 import Connection
+from tests.live import Serve
 from tests.logwriter import Line, Memory
 from tests.realdumps import RealDumps
 from tests.requires import requires
+from tests.served import listed
 
 # Wraps every ring and buffer, and has what must be escaped.
 LINES = [Line(n * 1_234_567_891, b"message %d " % n + bytes(range(0x20, 0x20 + n * 3 % 90)) + b"\x1b\xff") for n in range(70)]
@@ -95,3 +99,33 @@ def test_the_records_are_those_that_drgn_finds_with_debuginfo(
     done = subprocess.run([python, script, real_dumps(dump), real_dumps(vmlinux)], capture_output=True, check=True, text=True)
     ours = [f"{record.nanoseconds},{record.text.hex()}" for record in log(real_dumps(dump)).records]
     assert ours == done.stdout.split()
+
+
+@requires("makedumpfile")
+def test_the_log_and_the_map_are_the_same_in_every_stored_form(
+    sample: Callable[[str], Path], tmp_path: Path, serve: Serve
+) -> None:
+    core, told = sample("x86_64-panic.elf"), tmp_path / "told"
+    subprocess.run(["makedumpfile", "--dump-dmesg", core, told], check=True, capture_output=True)
+    (tmp_path / "dumps").mkdir()
+    forms = {"zlib": ["-c", "-d", "0"], "lzo": ["-l", "-d", "0"], "filtered": ["-c", "-d", "31"], "elf": ["-E", "-d", "31"]}
+    for name, options in forms.items():
+        subprocess.run(["makedumpfile", *options, core, tmp_path / "dumps" / name], check=True, capture_output=True)
+    with (tmp_path / "dumps" / "flat").open("wb") as file:
+        subprocess.run(["makedumpfile", "-F", "-c", "-d", "31", core], check=True, stdout=file, stderr=subprocess.DEVNULL)
+    maps = {}
+    with Connection(serve(tmp_path / "dumps", "--host-arch", "x86_64").url) as server:
+        for name, dump in listed(server).items():
+            assert server.get(dump["links"]["dmesg"]).body == told.read_bytes(), name
+            maps[name] = json.loads(server.get(dump["links"]["map"]).body)["runs"]
+    assert set(maps) == {*forms, "flat"}
+    assert maps["zlib"] == maps["lzo"]
+    assert maps["filtered"] == maps["flat"]
+    assert "excluded" in {run["kind"] for run in maps["filtered"]}
+    # makedumpfile -E leaves a page in here and there that -c leaves out.
+    assert 0 <= held(maps["elf"], "data") - held(maps["filtered"], "data") < 16 * 4096
+
+
+def held(runs: list[dict[str, str]], kind: str) -> int:
+    """Bytes of a kind."""
+    return sum(int(run["end"], 16) - int(run["start"], 16) for run in runs if run["kind"] == kind)
