@@ -18,6 +18,7 @@ from farcore_client.passing import Passing, passed_on
 from farcore_client.remote import connect
 from farcore_client.target import Target
 from farcore_client.vmlinux import VmlinuxError
+from farcore_client.warmup import warm
 
 
 @click.command(
@@ -38,7 +39,10 @@ def command(url: str, symbols: Path | None, credentials: Credentials) -> int:
     options = passed_on()
     with connect(DumpUrl.parse(url), credentials) as dump:
         target = dump.target()
-        return cli.run(target, _vmlinux(target, symbols), options)
+        found = _vmlinux(target, symbols)
+        # While drgn loads its symbols.
+        warm(dump)
+        return cli.run(target, found, options)
 
 
 def _vmlinux(target: Target, given: Path | None) -> Path | None:

@@ -21,6 +21,7 @@ from farcore_client.notice import notice
 from farcore_client.passing import Passing, passed_on
 from farcore_client.remote import connect
 from farcore_client.target import Target
+from farcore_client.warmup import warm
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -44,6 +45,8 @@ def command(url: str, symbols: Path | None, credentials: Credentials) -> int:
         target = dump.target()
         program = launch.program(target)
         found = run(vmlinux.find(target.vmcoreinfo, symbols))
+        # While gdb loads its symbols.
+        warm(dump)
         return run(_debug(target, program, found.resolve(), options))
 
 
