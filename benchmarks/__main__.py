@@ -98,6 +98,10 @@ def _tables(lab: Lab, arguments: argparse.Namespace) -> Iterator[Table | None]:
             yield pages.measure(here)
             yield beside.measure(here)
             yield stalled.measure(here)
+    if os.geteuid():
+        _skipped("pages-far", "only root can make a line between two network namespaces")
+    else:
+        yield pages.measure_far(lab)
     yield headers.measure(lab)
 
 

@@ -38,8 +38,13 @@ def cubic() -> Iterator[None]:
         _demand("cubic")
         yield
     finally:
-        _call(libc.setns(outside, _CLONE_NEWNET))
+        setns(outside)
         os.close(outside)
+
+
+def setns(namespace: int) -> None:
+    """Enter the network namespace that is open there (setns(2))."""
+    _call(ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET))
 
 
 def free_port() -> int:

@@ -45,8 +45,13 @@ What a figure needs to be true:
   floor. Both are given as their rate over nginx's.
 - A sample during which other processes took more than {quiet:.0%} of the machine is taken again, {attempts} times in all at
   most.
-- Pages: *times quicker* refers to the best of nginx's ways. The requests, 2,008 or one, were ready to be sent; a network's
-  round trips, which a batch saves, and its rate, which zstd saves, are not part of it.
+- Pages: *to the batch* is a way's time over that of farcore's batch in the same round; 8 is what the project wants
+  ([0008](decisions/0008-batch-to-multi-range.md) says where it cannot be had). *c16*: that many connections. *8k*: as many
+  ranges in a request as the header that nginx takes by default has room for; *64k*: all in one, with
+  `large_client_header_buffers` raised to that. The requests were ready to be sent. Over loopback connections are warm, and no
+  round trip, which a batch saves, and no line's rate, which zstd saves, is part of it. Over the line they are new; there
+  `nginx single c1` would take 80 s of round trips. *one such range*: as many bytes side by side in the file, the floor of any
+  server.
 - Beside others: *rate* is the hot readers', *theirs* the other readers'. *from disk* is what the disk read for each byte sent,
   read-ahead included; the cold dump's pages are dropped from memory five times a second.
 - Stalled: *private* is the server's memory, *kernel* the socket buffers of both ends.

@@ -18,9 +18,11 @@ from typing import Any, Final
 
 from benchmarks import BenchmarkError, process
 from benchmarks.network import free_port
+from benchmarks.wan import Wan
 
 STARTS_WITHIN: Final = 30.0  # seconds; a busy machine takes several for Python's imports alone
 STOPS_WITHIN: Final = 10.0
+LOOPBACK: Final = "127.0.0.1"
 
 # What an administrator who cares would set. sendfile_max_chunk keeps its default, 2m: it is what keeps a worker fair.
 # max_ranges is unlimited by default; 2,008 of them take 44 KiB of header.
@@ -54,7 +56,7 @@ http {{
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
     server {{
-        listen 127.0.0.1:{port}{ssl};
+        listen {address}:{port}{ssl};
         root {root};
     }}
 }}
@@ -79,13 +81,14 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Processes that answer at ``port``; ``paths`` has the URL's path of each file by its name."""
+    """Processes that answer at ``address`` and ``port``; ``paths`` has the URL's path of each file by its name."""
 
     name: str
     port: int
     pid: int
     paths: Mapping[str, str]
     tls: bool = False
+    address: str = LOOPBACK
 
     @property
     def family(self) -> tuple[int, ...]:
@@ -102,8 +105,10 @@ def nginx_program() -> str:
 
 
 @contextmanager
-def nginx(root: Path, *, name: str = "nginx", workers: int = 1, certificate: Certificate | None = None) -> Iterator[Server]:
-    """nginx over the files of ``root``; ``name`` is one of VARIANTS."""
+def nginx(
+    root: Path, *, name: str = "nginx", workers: int = 1, certificate: Certificate | None = None, line: Wan | None = None
+) -> Iterator[Server]:
+    """nginx over the files of ``root``, at the far end of a line if there is one; ``name`` is one of VARIANTS."""
     port = free_port()
     directory = root.parent / f"nginx-{port}"
     directory.mkdir()
@@ -113,27 +118,31 @@ def nginx(root: Path, *, name: str = "nginx", workers: int = 1, certificate: Cer
             user="user root;" if os.geteuid() == 0 else "",
             workers=workers,
             directory=directory,
+            address=line.address if line else LOOPBACK,
             port=port,
             root=root,
             variant=VARIANTS[name],
             ssl=f" ssl; ssl_certificate {certificate.chain}; ssl_certificate_key {certificate.key}" if certificate else "",
         )
     )
-    with _running([nginx_program(), "-e", str(log), "-c", str(conf)], log, port) as pid:
-        yield Server(name, port, pid, {path.name: f"/{path.name}" for path in root.iterdir()}, tls=certificate is not None)
+    with _running([nginx_program(), "-e", str(log), "-c", str(conf)], log, port, line) as pid:
+        paths = {path.name: f"/{path.name}" for path in root.iterdir()}
+        yield Server(name, port, pid, paths, certificate is not None, line.address if line else LOOPBACK)
 
 
 @contextmanager
-def farcored(root: Path, *, workers: int = 1, certificate: Certificate | None = None) -> Iterator[Server]:
-    """farcored over the dumps of ``root``, with the settings that it has by itself."""
-    port = free_port()
-    command = [str(Path(sys.executable).with_name("farcored")), "serve", str(root), "--listen", f"127.0.0.1:{port}"]
-    command += ["--workers", str(workers)]
+def farcored(
+    root: Path, *, workers: int = 1, certificate: Certificate | None = None, line: Wan | None = None
+) -> Iterator[Server]:
+    """farcored over the dumps of ``root``, with the settings that it has by itself; at the far end of a line, if any."""
+    port, address = free_port(), line.address if line else LOOPBACK
+    command = [str(Path(sys.executable).with_name("farcored")), "serve", str(root), "--listen", f"{address}:{port}"]
+    command += ["--workers", str(workers), *(["--insecure"] if line else [])]
     if certificate:
         command += ["--tls-cert", str(certificate.chain), "--tls-key", str(certificate.key)]
-    with _running(command, root.parent / f"farcored-{port}.log", port) as pid:
-        paths = {dump["name"]: f"/v1/dumps/{dump['id']}/vmcore" for dump in _listed(port, certificate)}
-        yield Server("farcore", port, pid, paths, tls=certificate is not None)
+    with _running(command, root.parent / f"farcored-{port}.log", port, line) as pid:
+        paths = {dump["name"]: f"/v1/dumps/{dump['id']}/vmcore" for dump in _listed(address, port, certificate)}
+        yield Server("farcore", port, pid, paths, certificate is not None, address)
 
 
 @contextmanager
@@ -145,14 +154,15 @@ def responder(program: Path, file: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def _running(command: Sequence[str], log: Path, port: int) -> Iterator[int]:
+def _running(command: Sequence[str], log: Path, port: int, line: Wan | None = None) -> Iterator[int]:
     """The process's id, once it takes connections. It ends with the body, and with us, whatever becomes of us."""
+    there = line.server if line else ()
     with log.open("ab") as said:
         child = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "TERM", *command], stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            ["setpriv", "--pdeathsig", "TERM", *there, *command], stdin=subprocess.DEVNULL, stdout=said, stderr=said
         )
     try:
-        _await(child, port, log)
+        _await(child, (line.address if line else LOOPBACK, port), log)
         yield child.pid
     finally:
         child.terminate()
@@ -163,11 +173,11 @@ def _running(command: Sequence[str], log: Path, port: int) -> Iterator[int]:
             child.wait()
 
 
-def _await(child: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _await(child: subprocess.Popen[bytes], at: tuple[str, int], log: Path) -> None:
     give_up = time.monotonic() + STARTS_WITHIN
     while time.monotonic() < give_up and child.poll() is None:
         try:
-            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=1)) as connection:
+            with closing(http.client.HTTPConnection(*at, timeout=1)) as connection:
                 connection.connect()
             return
         except OSError:
@@ -175,15 +185,15 @@ def _await(child: subprocess.Popen[bytes], port: int, log: Path) -> None:
     raise BenchmarkError(f"{log.name.rpartition('-')[0]} did not start: {log.read_text()[-2000:]}")
 
 
-def _listed(port: int, certificate: Certificate | None) -> list[dict[str, Any]]:
+def _listed(address: str, port: int, certificate: Certificate | None) -> list[dict[str, Any]]:
     """GET /v1/dumps."""
     connection: http.client.HTTPConnection
     if certificate:
         trust = ssl.create_default_context(cafile=str(certificate.chain))
         trust.check_hostname = False
-        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=STARTS_WITHIN, context=trust)
+        connection = http.client.HTTPSConnection(address, port, timeout=STARTS_WITHIN, context=trust)
     else:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=STARTS_WITHIN)
+        connection = http.client.HTTPConnection(address, port, timeout=STARTS_WITHIN)
     with closing(connection):
         connection.request("GET", "/v1/dumps")
         dumps: list[dict[str, Any]] = json.load(connection.getresponse())["dumps"]

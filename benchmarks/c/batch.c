@@ -1,9 +1,10 @@
 // batch: sends a list of requests and waits for all the answers, again and again; prints one line of JSON.
 // Every byte is copied to user space, as a client that wants the pages must. Connections are made beforehand.
 //
-//   batch -p PORT -i REQUESTS [-c CONNECTIONS] [-n PASSES] [-o BODIES]
+//   batch -p PORT -i REQUESTS [-a ADDRESS] [-c CONNECTIONS] [-n PASSES] [-o BODIES]
 //
 //   -i  each request as it goes over the wire, after its length (4 bytes, little endian)
+//   -a  of the server, in dotted decimal (127.0.0.1)
 //   -o  write the bodies of one pass here, in the order in which they came
 //
 // Exit status: 2 cannot run, 5 something went wrong with a request.
@@ -174,11 +175,13 @@ static double pass(struct asker *askers, int connections, int poll_fd)
 
 int main(int argc, char **argv)
 {
+	int room = 1 << 18; // of a long line the socket would not take a long request at once
 	int option, port = 0, connections = 1, passes = 10, poll_fd = epoll_create1(0);
 	const char *input = NULL, *output = NULL;
 
-	while ((option = getopt(argc, argv, "p:i:c:n:o:")) != -1) {
+	while ((option = getopt(argc, argv, "a:p:i:c:n:o:")) != -1) {
 		switch (option) {
+		case 'a': peer = ntohl(inet_addr(optarg)); break;
 		case 'p': port = atoi(optarg); break;
 		case 'i': input = optarg; break;
 		case 'c': connections = atoi(optarg); break;
@@ -197,6 +200,7 @@ int main(int argc, char **argv)
 		struct epoll_event event = { .events = EPOLLIN, .data.ptr = &askers[i] };
 
 		dial(&askers[i].wire, port, 0);
+		setsockopt(askers[i].wire.fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
 		if (epoll_ctl(poll_fd, EPOLL_CTL_ADD, askers[i].wire.fd, &event))
 			die("epoll_ctl");
 	}

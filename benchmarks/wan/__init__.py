@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from benchmarks import BenchmarkError
+from benchmarks.network import setns
 
 _SOURCE: Final = Path(__file__).with_name("link.c")
 # What a router of such a line holds back: 80 ms at 100 Mbit/s.
@@ -33,6 +34,16 @@ class Wan:
     client: tuple[str, ...]
     address: str
     name: str
+
+    @contextmanager
+    def at_client(self) -> Iterator[None]:
+        """This thread, and what it starts, are at the client's end for the time of the body."""
+        with open("/proc/thread-self/ns/net") as before, open(f"/run/netns/{self.name}-wan-c") as there:
+            setns(there.fileno())
+            try:
+                yield
+            finally:
+                setns(before.fileno())
 
     def received(self) -> int:
         """Bytes that have come to the client's end so far, every header included."""
