@@ -78,7 +78,7 @@ class Lane(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take hold of the socket, where it may be written to directly."""
         super().connection_made(transport)
-        self.outlet = Outlet.of(transport, self._loop, self._turn.streams)
+        self.outlet = Outlet.of(transport, self._loop, self._turn.sharing)
         self._impatience = self._loop.call_later(self._patience, self._await_no_longer)
         if self.transport is not None:
             # What is written is with the kernel or still with us: a full socket suspends the writer at once. TLS transports
@@ -100,6 +100,7 @@ class Lane(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Answer what the grant covers, and leave the rest to aiohttp."""
+        self._turn.sharing.asked = self._loop.time()
         if self.held or self.late:
             self._wait(data)
             return

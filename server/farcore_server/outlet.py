@@ -16,23 +16,38 @@ from farcore_server.body import PIECE
 from farcore_server.opened import Opened
 from farcore_server.residency import Residency
 
-# What all streams together send in a turn of the loop, 1.5 ms of a core, and the most that one sends: what a piece costs
-# besides sendfile, 30 us of Python, counts less the larger it is. Each has PIECE, however many they are, as with nginx.
+# While nobody asks for anything, all streams together send so much in a turn of the loop, 1.5 ms of a core, and one at most
+# MOST: what a piece costs besides sendfile, 30 us of Python, counts less the larger it is. Else each has PIECE, as with nginx.
 TURN: Final = 16 << 20
 MOST: Final = 8 << 20
+# Seconds without a request after which nobody is kept waiting: readers of single pages ask again within one.
+QUIET: Final = 0.1
 # sendfile(2) from the middle of a page has 17 pages in every 16 buffers of its pipe.
 PAGE: Final = 4096
 # What the kernel may hold unsent of one connection; the rest of a slow reader's megabytes stays in the file.
 UNSENT: Final = 512 << 10
 
 
+class Sharing:
+    """What the streams of a process share: the loop's turns, with each other and with those who ask."""
+
+    __slots__ = ("asked", "streams")
+
+    def __init__(self) -> None:
+        # Those that push() is at work on, and when, by the loop's clock, anybody asked for something last.
+        self.streams: set[Outlet] = set()
+        self.asked = float("-inf")
+
+    def most(self, now: float) -> int:
+        """How much one of them may send in this turn."""
+        return PIECE if now - self.asked < QUIET else min(MOST, max(PIECE, TURN // len(self.streams)))
+
+
 class Outlet:
     """The socket of one connection. Whoever uses it has seen to it that the transport's own buffer is empty."""
 
-    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, streams: set[Outlet]) -> None:
-        self._socket, self._loop = sock, loop
-        # Those of the process that push() is at work on.
-        self._streams = streams
+    def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop, sharing: Sharing) -> None:
+        self._socket, self._loop, self._sharing = sock, loop, sharing
         self._fd = sock.fileno()
         # A duplicate, made when it is first needed.
         self._watched = -1
@@ -43,14 +58,14 @@ class Outlet:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
 
     @classmethod
-    def of(cls, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop, streams: set[Outlet]) -> Outlet | None:
+    def of(cls, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop, sharing: Sharing) -> Outlet | None:
         """The transport's outlet; None where its bytes must go through it (asyncio's own loop, TLS)."""
         if type(loop).__module__.partition(".")[0] != "uvloop" or transport.get_extra_info("ssl_object") is not None:
             return None
         inner = transport.get_extra_info("socket")
         if inner is None or inner.type != socket.SOCK_STREAM:
             return None
-        return cls(socket.socket(inner.family, inner.type, inner.proto, fileno=inner.fileno()), loop, streams)
+        return cls(socket.socket(inner.family, inner.type, inner.proto, fileno=inner.fileno()), loop, sharing)
 
     def close(self) -> None:
         """Let go of the socket, which is the transport's to close; whoever waits is told that the connection is lost."""
@@ -106,14 +121,14 @@ class Outlet:
     async def push(self, opened: Opened, offset: int, length: int) -> None:
         """Send bytes of the dump's file, a share of TURN in each turn of the loop, cold ones brought in by a thread first."""
         self._opened, self._offset, self._left = opened, offset, length
-        self._streams.add(self)
+        self._sharing.streams.add(self)
         try:
             while self._left:
                 await opened.residency.bring(self._offset, min(self._left, PIECE))
                 await self._watch(self._pump)
         finally:
             self._opened = None
-            self._streams.discard(self)
+            self._sharing.streams.discard(self)
 
     def _pump(self) -> None:
         """A piece, in each turn of the loop in which the socket takes some; a coroutine would cost as much as the piece."""
@@ -137,7 +152,7 @@ class Outlet:
 
     def _piece(self, residency: Residency) -> int:
         """How much is sent in this turn: this stream's share up to a page's end, or PIECE; 0 of what is not in memory."""
-        for most in (min(MOST, max(PIECE, TURN // len(self._streams))), PIECE):
+        for most in (self._sharing.most(self._loop.time()), PIECE):
             piece = min(self._left, most - self._offset % PAGE)
             if residency.ready(self._offset, piece):
                 return piece

@@ -15,7 +15,7 @@ from farcore_server.access import Access
 from farcore_server.grant import Grant
 from farcore_server.metrics import Metrics
 from farcore_server.opened import Opened
-from farcore_server.outlet import Outlet
+from farcore_server.outlet import Outlet, Sharing
 
 if TYPE_CHECKING:
     from farcore_server.lane import Lane
@@ -35,8 +35,7 @@ class Turn:
     def __init__(self, loop: asyncio.AbstractEventLoop, metrics: Metrics) -> None:
         self.loop, self.metrics = loop, metrics
         self._answers: list[Answer] = []
-        # The connections that a stream is sent on: they share a turn.
-        self.streams: set[Outlet] = set()
+        self.sharing = Sharing()
 
     def add(self, answer: Answer) -> None:
         """Send it at the end of the turn."""

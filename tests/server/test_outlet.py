@@ -25,7 +25,7 @@ from farcore_server.body import PIECE
 from farcore_server.catalogue import Catalogue
 from farcore_server.inspection import Rules
 from farcore_server.opened import Opened
-from farcore_server.outlet import UNSENT, Outlet
+from farcore_server.outlet import MOST, QUIET, TURN, UNSENT, Outlet, Sharing
 from tests.elfwriter import Dump, load
 from tests.storage import disk
 
@@ -46,7 +46,7 @@ class Held(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        self.outlet = Outlet.of(transport, asyncio.get_running_loop(), set())
+        self.outlet = Outlet.of(transport, asyncio.get_running_loop(), Sharing())
         self.made.set_result(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -165,6 +165,24 @@ def test_others_have_their_turn_after_every_piece(path: Path) -> None:
             await reading
 
     on_uvloop(main())
+
+
+def test_streams_share_a_turn_and_have_a_piece_each_while_others_ask() -> None:
+    sharing = Sharing()
+
+    async def main() -> None:
+        for number in range(1, 20):
+            async with connected() as (outlet, _, _):
+                sharing.streams.add(outlet)
+                sharing.asked = float("-inf")
+                assert PIECE <= sharing.most(0.0) <= MOST
+                assert number * sharing.most(0.0) <= max(TURN, number * PIECE)
+                sharing.asked = 5.0
+                assert sharing.most(5.0 + 0.9 * QUIET) == PIECE
+                assert sharing.most(5.0 + 1.1 * QUIET) >= PIECE
+
+    on_uvloop(main())
+    assert len(sharing.streams) == 19
 
 
 def test_the_kernel_holds_little_more_than_unsent_and_the_window_for_who_reads_nothing(path: Path) -> None:
