@@ -212,6 +212,9 @@ class Lane(RequestHandler):
             self.drop()
         except (FarcoreError, OSError):
             self.cut()
+        except BaseException:
+            self.drop()  # a connection that waits for the rest of an answer would wait for ever
+            raise
         else:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             self._sender = None

@@ -42,11 +42,14 @@ class Residency:
         self.always = filesystem in _IN_MEMORY
         # sendfile(2) of /proc/vmcore stops at 2 GiB.
         self.sendable = filesystem != "proc"
-        # Whether nobody can say what is in memory (FUSE): then every read is a thread's.
+        # Whether nobody can say what is in memory (FUSE): then every read is a thread's. Asked at once: who waited for a
+        # range to be in memory would never hear that it is.
         self.blind = False
         self._known: set[int] = set()
         self._until = 0.0
         self._next = -1
+        if not self.always:
+            self._probe(bytearray(1), 0)
 
     def read_now(self, offset: int, length: int) -> bytes | bytearray | memoryview | None:
         """The bytes, if reading them waits for nothing; None if it would wait, or if they are not all there."""

@@ -271,6 +271,19 @@ def test_hot_ranges_are_answered_while_cold_ones_are_waited_for(two: Two, length
             cold.close()
 
 
+@pytest.mark.parametrize("show", ["fuse", "ext4"])
+def test_the_first_request_for_a_cold_dump_may_be_for_much_of_it(
+    request: pytest.FixtureRequest, folder: Path, serve: Serve, show: str
+) -> None:
+    Dump([load(CONTENT, paddr=0)]).write(folder / "vmcore")
+    content = (folder / "vmcore").read_bytes()
+    live = serve(request.getfixturevalue(show).folder, *NATIVE)
+    with Connection(live.url) as server:
+        link = listed(server)["vmcore"]["links"]["self"]
+        assert server.get(f"{link}/vmcore", Range="bytes=1000000-5000000").body == content[1_000_000:5_000_001]
+        assert server.get(f"{link}/vmcore").body == content
+
+
 def ends(server: Connection) -> bool:
     """Whether the next answer is an error, or is cut: its head may be out before the disk is asked."""
     try:
