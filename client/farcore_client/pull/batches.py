@@ -38,7 +38,7 @@ class Batches:
 
     def most(self, missing: int, jobs: int) -> int:
         """Bytes of the next work."""
-        return min(LARGEST, max(SHARE, missing // jobs)) if self.pace.settled else TRIAL
+        return TRIAL if self.pace.trying else min(LARGEST, max(SHARE, missing // jobs))
 
     async def fetch(self, landing: Landing, threads: Executor) -> None:
         """All that is left of its work; what has landed when an error comes is there and checked."""
