@@ -22,6 +22,8 @@ from yarl import URL
 from farcore import __version__, frames
 from farcore.batch import Batch, Part
 from farcore.errors import SettingsError, SourceChangedError, Space
+from farcore.profile import MAX_SIZE as MAX_PROFILE
+from farcore.profile import Profile
 from farcore.source import Extent
 from farcore_client import partial
 from farcore_client.credentials import Credentials
@@ -138,6 +140,20 @@ class Session:
         """Say that a proven copy is here."""
         body = json.dumps({"etag": etag}).encode()
         async with self._answer("POST", f"{dump.path}/verified", {"Content-Type": "application/json"}, body) as answer:
+            await self._demand_success(answer)
+
+    async def profile(self, build: str) -> Profile | None:
+        """What sessions on this kernel build read; None where nobody has said; BadProfileError for what is none."""
+        async with self._answer("GET", f"/v1/profiles/{build}") as answer:
+            if answer.status == 404:
+                return None
+            await self._demand_success(answer)
+            return Profile.parse(await self._body(answer, MAX_PROFILE))
+
+    async def teach(self, build: str, profile: Profile) -> None:
+        """Merge what this session read into what is known."""
+        json_body = {"Content-Type": "application/json"}
+        async with self._answer("PUT", f"/v1/profiles/{build}", json_body, profile.pack()) as answer:
             await self._demand_success(answer)
 
     async def head(self, path: str, space: Space) -> Resource:

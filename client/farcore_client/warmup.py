@@ -52,17 +52,18 @@ def warm(remote: RemoteDump, *, space: Literal["physical", "vmcore"] = "physical
     """
     asked: Future[list[Extent]] = Future()
 
-    def bring() -> None:
+    def run() -> None:
         try:
-            asked.set_result(_bring(remote, space))
+            asked.set_result(bring(remote, space))
         except FarcoreError as error:
             asked.set_exception(error)
 
-    threading.Thread(target=bring, name="farcore warm-up", daemon=True).start()
+    threading.Thread(target=run, name="farcore warm-up", daemon=True).start()
     return asked
 
 
-def _bring(remote: RemoteDump, space: Literal["physical", "vmcore"]) -> list[Extent]:
+def bring(remote: RemoteDump, space: Literal["physical", "vmcore"]) -> list[Extent]:
+    """What ``warm`` does, in this thread."""
     target = remote.target() if space == "physical" else remote.target_of_vmcore()
     known = target.vmcoreinfo
     regions = Regions.of(target.physical, target.elf.header, known) if known else None

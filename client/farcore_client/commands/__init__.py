@@ -29,6 +29,7 @@ COMMANDS: Final[dict[str, str]] = {
     "crash": "Analyse a dump with crash.",
     "gdb": "Debug a dump with gdb.",
     "drgn": "Debug a dump with drgn.",
+    "profile": "Show, export or import what sessions on a kernel build read.",
     "door": "Open a door for a tool that is started by hand.",
 }
 

@@ -19,12 +19,12 @@ from farcore_client.doors.crash import launch, stops
 from farcore_client.doors.crash.door import CrashDoor
 from farcore_client.doors.mount import MountError, mounted
 from farcore_client.dumpurl import DumpUrl
+from farcore_client.lessons import learning
 from farcore_client.loop import run
 from farcore_client.notice import notice
 from farcore_client.passing import Passing, passed_on
 from farcore_client.remote import RemoteDump, connect
 from farcore_client.target import Target
-from farcore_client.warmup import warm
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -58,17 +58,15 @@ def command(url: str, symbols: Path | None, door: str | None, credentials: Crede
 def _opened(dump: RemoteDump, target: Target, door: str | None, start: Sequence[str], symbols: str) -> int:
     if door != "remote":
         try:
-            with _mounted(dump) as path:
-                warm(dump, space="vmcore")
+            with _mounted(dump) as path, learning(dump, target, Path(symbols), space="vmcore"):
                 notice(f"crash reads the dump through FUSE, as {path}")
                 return _ran([*start, symbols, str(path)])
         except MountError as error:
             if door == "fuse":
                 raise
             notice(f"no FUSE here ({error})")
-    warm(dump)
     crashes = CrashDoor(target, stops.of(target, Path(symbols)), notice)
-    with crashes.listening(LOOPBACK, 0) as port:
+    with crashes.listening(LOOPBACK, 0) as port, learning(dump, target, Path(symbols)):
         notice(f"crash reads the dump through its remote protocol, at {LOOPBACK}:{port}")
         return _ran([*start, *launch.remote(target, f"{LOOPBACK}:{port}", symbols)])
 

@@ -12,13 +12,13 @@ from farcore_client.credentials import Credentials
 from farcore_client.doors.drgn import cli
 from farcore_client.doors.drgn.program import demand_drgn
 from farcore_client.dumpurl import DumpUrl
+from farcore_client.lessons import learning
 from farcore_client.loop import run
 from farcore_client.notice import notice
 from farcore_client.passing import Passing, passed_on
 from farcore_client.remote import connect
 from farcore_client.target import Target
 from farcore_client.vmlinux import VmlinuxError
-from farcore_client.warmup import warm
 
 
 @click.command(
@@ -40,9 +40,8 @@ def command(url: str, symbols: Path | None, credentials: Credentials) -> int:
     with connect(DumpUrl.parse(url), credentials) as dump:
         target = dump.target()
         found = _vmlinux(target, symbols)
-        # While drgn loads its symbols.
-        warm(dump)
-        return cli.run(target, found, options)
+        with learning(dump, target, found):
+            return cli.run(target, found, options)
 
 
 def _vmlinux(target: Target, given: Path | None) -> Path | None:

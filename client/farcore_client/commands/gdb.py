@@ -16,12 +16,12 @@ from farcore_client.credentials import Credentials
 from farcore_client.doors.gdb import launch
 from farcore_client.doors.gdb.door import GdbDoor
 from farcore_client.dumpurl import DumpUrl
+from farcore_client.lessons import learning
 from farcore_client.loop import run
 from farcore_client.notice import notice
 from farcore_client.passing import Passing, passed_on
 from farcore_client.remote import connect
 from farcore_client.target import Target
-from farcore_client.warmup import warm
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -45,9 +45,8 @@ def command(url: str, symbols: Path | None, credentials: Credentials) -> int:
         target = dump.target()
         program = launch.program(target)
         found = run(vmlinux.find(target.vmcoreinfo, symbols))
-        # While gdb loads its symbols.
-        warm(dump)
-        return run(_debug(target, program, found.resolve(), options))
+        with learning(dump, target, found):
+            return run(_debug(target, program, found.resolve(), options))
 
 
 async def _debug(target: Target, program: str, symbols: Path, options: list[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from types import TracebackType
@@ -16,7 +17,8 @@ from farcore.batch import Space
 from farcore.elf import Elf
 from farcore.errors import SourceChangedError
 from farcore.layout import physical
-from farcore.runs import Kind
+from farcore.profile import Profile
+from farcore.runs import U64, Kind
 from farcore.source import Extent, Source
 from farcore.space import PhysicalSpace
 from farcore_client.credentials import Credentials
@@ -24,7 +26,7 @@ from farcore_client.dumpurl import DumpUrl
 from farcore_client.errors import ProtocolError, UnreachableError
 from farcore_client.fields import Fields
 from farcore_client.partial import strong
-from farcore_client.remote.cache import PageCache
+from farcore_client.remote.cache import PAGE, SHIFT, PageCache
 from farcore_client.remote.courier import Courier
 from farcore_client.remote.pages import Missed, Pages, places
 from farcore_client.remote.portal import Portal
@@ -109,6 +111,31 @@ class RemoteDump:
     def touched(self) -> list[Missed]:
         """The pages that were read, missed or not, in the order of their first read."""
         return self._remembered(self._pages.touched)
+
+    def frames(self) -> U64:
+        """The page frames of physical memory that were read, ascending: touched() without headers and notes."""
+        touched = self.touched()
+        loads = self._elf.loads[np.argsort(self._elf.loads["offset"], kind="stable")]
+        positions = np.array([each.page for each in touched if each.space == "vmcore"], np.uint64) << np.uint64(SHIFT)
+        # A page of the file may begin in front of its PT_LOAD, which then begins within it.
+        row = loads[np.maximum(np.searchsorted(loads["offset"], positions + np.uint64(PAGE - 1), side="right"), 1) - 1]
+        at = np.maximum(positions, row["offset"])
+        held = (at < row["offset"] + row["filesz"]) & (at < positions + np.uint64(PAGE))
+        through = (row["paddr"] + (at - row["offset"]))[held] >> np.uint64(SHIFT)
+        own = np.array([each.page for each in touched if each.space == "physical"], np.uint64)
+        return np.unique(np.concatenate([own, through]))
+
+    def aside(self) -> AbstractContextManager[None]:
+        """What this thread reads meanwhile is in neither missed() nor touched()."""
+        return self._pages.aside()
+
+    def profile(self, build: str) -> Profile | None:
+        """What sessions on this kernel build read, as far as the server knows."""
+        return self._portal.call(self._session.profile(build))
+
+    def teach(self, build: str, profile: Profile, *, within: float) -> None:
+        """Tell the server what this session read; TimeoutError after so many seconds."""
+        self._portal.call(asyncio.wait_for(self._session.teach(build, profile), within))
 
     def physical_address(self, offset: int) -> int | None:
         """The physical address of a byte of ``vmcore``; None for headers and notes. Of overlapping PT_LOADs the first's."""

@@ -7,8 +7,9 @@ what read-ahead wants besides goes in the same.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
@@ -91,6 +92,16 @@ class Pages:
         self._heads: dict[Space, tuple[Head, ...]] = {}
         self._streams: dict[Space, Stream] = {}
         self._ended: FarcoreError | None = None
+        self._aside = threading.local()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What this thread reads meanwhile is not remembered: it is nothing that the session itself wanted to know."""
+        self._aside.on = True
+        try:
+            yield
+        finally:
+            self._aside.on = False
 
     def at_hand(self, key: int, within: int, length: int) -> bytes | None:
         """Bytes of a page that is here and was read before: the read that a debugger makes a hundred thousand times."""
@@ -224,6 +235,7 @@ class Pages:
     def _missing(self, space: Space, extents: Sequence[Extent], *, count: bool) -> list[int]:
         missing: dict[int, None] = {}
         pages = 0
+        count = count and not getattr(self._aside, "on", False)
         for offset, length in extents:
             for one in range(key(space, offset >> SHIFT), key(space, (offset + length + PAGE - 1) >> SHIFT)) if length else ():
                 pages += 1

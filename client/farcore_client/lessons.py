@@ -1,0 +1,124 @@
+"""Lessons: what sessions on a kernel build read, brought before the next asks for it, and what that one read, told the server.
+
+A tool loads symbols for seconds before it reads a dump in earnest. Meanwhile the pages that earlier sessions read are found on
+this boot by their names and come in one batch: half a megabyte in place of two thousand round trips. Where there is no profile,
+or one that says little, the warm-up brings what every session reads first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+
+from farcore.errors import FarcoreError
+from farcore.naming import Naming
+from farcore.profile import Profile
+from farcore.regions import Regions
+from farcore.runs import U64
+from farcore.source import Extent
+from farcore.vmcoreinfo import Vmcoreinfo
+from farcore_client import symbols as vmlinux
+from farcore_client import warmup
+from farcore_client.remote import RemoteDump, through
+from farcore_client.target import Target
+
+PAGE: Final = 4096
+# The share of the struct pages that a profile must name for the warm-up to be left out: crash's `kmem -i` reads them all.
+ENOUGH: Final = 0.5
+# Seconds that the end of a session waits for a server that takes no lesson.
+PATIENCE: Final = 5.0
+_PERCPU: Final = ("__per_cpu_offset", "__per_cpu_start", "__per_cpu_end")
+_SYMBOL: Final = "SYMBOL("
+
+
+def build(known: Vmcoreinfo) -> str:
+    """The kernel build in hex: its build-id, else a digest of its release and of where its symbols were linked."""
+    if known.build_id:
+        return known.build_id
+    offset = known.kernel_offset or 0
+    names = sorted(name[len(_SYMBOL) : -1] for name in known.values if name.startswith(_SYMBOL))
+    linked = [f"{name}={(known.symbol(name) or 0) - offset:x}" for name in names]
+    return hashlib.sha256("\n".join([known.kernel_release or "", *linked]).encode()).hexdigest()[:40]
+
+
+@contextmanager
+def learning(
+    remote: RemoteDump, target: Target, symbols: Path | None, *, space: Literal["physical", "vmcore"] = "physical"
+) -> Iterator[None]:
+    """For the time of a session on ``target`` through ``space``; without ``symbols``, its vmlinux, CPUs' areas have no names.
+
+    What the session sees is the same without it, and no error of it is anybody's: errors show in reads.
+    """
+    lesson = Lesson(remote, target if space == "physical" else remote.target_of_vmcore(), symbols, space)
+    recalling = threading.Thread(target=lesson.recall, name="farcore lesson", daemon=True)
+    recalling.start()
+    try:
+        yield
+    finally:
+        recalling.join(PATIENCE)
+        lesson.tell()
+
+
+class Lesson:
+    """One session's: ``recall`` at its start, ``tell`` at its end; both take what a few round trips take."""
+
+    def __init__(self, remote: RemoteDump, target: Target, symbols: Path | None, space: Literal["physical", "vmcore"]) -> None:
+        self.remote, self.target, self.space, self._symbols = remote, target, space, symbols
+        self.naming: Naming | None = None
+
+    def recall(self) -> None:
+        """Bring what earlier sessions read, or what every session reads first."""
+        with suppress(FarcoreError), self.remote.aside():
+            profile = self._recalled()
+            if profile is None or not self._enough(profile):
+                warmup.bring(self.remote, self.space)
+
+    def tell(self) -> None:
+        """Tell the server what was read."""
+        known = self.target.vmcoreinfo
+        if self.naming is None or known is None:
+            return
+        with suppress(FarcoreError, TimeoutError):
+            read = self.remote.frames()
+            if len(read):
+                self.remote.teach(build(known), self.naming.profile(read, self.remote.etag), within=PATIENCE)
+
+    def _recalled(self) -> Profile | None:
+        """The profile, once its pages are under way; None where nothing is named."""
+        target, known = self.target, self.target.vmcoreinfo
+        regions = Regions.of(target.physical, target.elf.header, known) if known else None
+        if known is None or regions is None:
+            return None
+        self.naming = Naming.of(regions, target.physical, _symbols(self._symbols).get)
+        profile = self.remote.profile(build(known))
+        if profile is not None:
+            extents = _extents(self.naming.frames(profile, self.remote.etag))
+            if self.space == "vmcore":
+                extents = through(target.elf, target.vmcore.size, extents)
+            self.remote.prefetch(self.space, extents)
+        return profile
+
+    def _enough(self, profile: Profile) -> bool:
+        assert self.naming is not None
+        struct_pages = int(self.naming.regions.memmap["size"].sum()) // PAGE
+        return len(profile.of("memmap")) >= ENOUGH * struct_pages
+
+
+def _symbols(path: Path | None) -> dict[str, int]:
+    """The link addresses that say where the CPUs' areas are; none where the vmlinux does not say."""
+    with suppress(OSError, FarcoreError):
+        return vmlinux.read(path).addresses(_PERCPU) if path else {}
+    return {}
+
+
+def _extents(frames: U64) -> list[Extent]:
+    """Neighbouring page frames as one extent."""
+    heads = np.flatnonzero(np.concatenate([[True], np.diff(frames) != 1])) if len(frames) else np.zeros(0, np.intp)
+    counts = np.diff(np.concatenate([heads, [len(frames)]]))
+    return [Extent(int(frame) * PAGE, int(count) * PAGE) for frame, count in zip(frames[heads], counts, strict=True)]
