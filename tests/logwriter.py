@@ -94,6 +94,10 @@ def ring(
             data[at : at + len(block)] = block
         descs[number % count] = (state << (8 * word - 2) | number, begin, lpos if text else NO_TEXT)
         infos[number % count] = (number, stamp, len(text))
+    # What lies further back than the ring is long has been overwritten, and its descriptor given back.
+    for index, (state, begin, end) in enumerate(descs):
+        if not begin & 1 and begin < lpos - size:
+            descs[index] = (REUSABLE << (8 * word - 2) | state & mask, begin, end)
     data_at = memory.put(bytes(data))
     descs_at = memory.put(b"".join(memory.pack("LLL", *desc) for desc in descs))
     infos_at = memory.put(b"".join(memory.pack("QQH2xI", *info, 0).ljust(88, b"\0") for info in infos))
