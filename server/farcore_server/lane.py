@@ -44,6 +44,7 @@ class Lane(RequestHandler):
 
     __slots__ = (
         "_clean",
+        "_ended",
         "_grant",
         "_impatience",
         "_patience",
@@ -68,6 +69,8 @@ class Lane(RequestHandler):
         self._clean = True
         # Whether the request under way at aiohttp has armed us, so that it has no body.
         self._plain = False
+        # Whether that request has ended, and aiohttp has not come back for the next one.
+        self._ended = False
         # Whether an answer of ours is in the turn, or partly sent; what came too early waits until it is out.
         self.held = False
         self.late: list[bytes] = []
@@ -110,8 +113,11 @@ class Lane(RequestHandler):
             if idle and self._repeat(grant, data):
                 return
             # A quick client asks again before aiohttp has come back from its last answer: soon it will be idle.
-            if self._clean and self._plain and waiter is None and not self._messages and grant.wanted(data):
+            returning = waiter is None and not self._messages and (self._plain or self._ended)
+            if self._clean and returning and grant.wanted(data):
                 self._wait(data)
+                if self._ended:
+                    self._loop.call_soon(self._when_idle)
                 return
         self._pass_on(data, alone=idle or (self._clean and self._request_count == 0))
 
@@ -122,18 +128,18 @@ class Lane(RequestHandler):
     def log_access(self, *arguments: Any) -> None:
         """What aiohttp does last with a request; then it waits for the next, and what is late is no longer early."""
         super().log_access(*arguments)
-        self._plain = False  # nobody would wake what comes too early from now on
+        self._plain, self._ended = False, self._plain
         if self.late:
             self._loop.call_soon(self._when_idle)
 
     def _when_idle(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self.go_on()
-        elif self.transport is not None and not self._close and not self._force_close:
+        elif self._task_handler is not None and not self._close and not self._force_close:
             self._loop.call_soon(self._when_idle)
 
     def _pass_on(self, data: bytes, *, alone: bool) -> None:
-        before, self._plain = self._request_count, False
+        before, self._plain, self._ended = self._request_count, False, False
         super().data_received(data)
         self._clean = self._clean and data.find(END) == len(data) - len(END) and self._request_count == before + 1
         self._pattern = data if alone and self._clean else None
