@@ -17,6 +17,7 @@ import subprocess
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -134,6 +135,22 @@ def test_a_repeated_range_is_answered_by_the_lane_with_a_handlers_words(asked: A
         assert (answer.head.version, answer.status, answer.head.reason) == ("HTTP/1.1", 206, "Partial Content")
         assert fields_of(answer) == fields_of(other)
     assert asked.warm.prepared == prepared + len(warm)
+
+
+def test_many_connections_that_ask_again_at_once_are_answered_by_their_lanes(asked: Asked) -> None:
+    chunk, content, rounds = asked.chunk(0, 9), asked.content[:10], 30
+    before = asked.warm.prepared
+    with ExitStack() as stack:
+        servers = [stack.enter_context(Connection(asked.warm.url)) for _ in range(64)]
+        for server in servers:
+            server.send(chunk)
+        for number in range(1, rounds + 1):
+            for server in servers:
+                assert server.answer().body == content
+                if number < rounds:
+                    server.send(chunk)
+    # Handlers have the first of each, and the turns of the loop are long meanwhile: what comes too early waits a moment.
+    assert asked.warm.prepared - before == len(servers)
 
 
 def test_a_lanes_date_is_now(asked: Asked) -> None:
