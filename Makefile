@@ -39,7 +39,7 @@ fuzz: .venv/.dev .venv/.fuzz ## every target in tests/fuzz, FUZZ_SECONDS (60) ea
 	set -e; for target in tests/fuzz/fuzz_*.py; do \
 		$(BIN)/python -m tests.fuzz.$$(basename $$target .py) -max_total_time=$(FUZZ_SECONDS); done
 
-bench: .venv/.dev ## farcore beside nginx, in 20 minutes; needs nginx, gcc and libssl-dev, and root for its cubic half
+bench: .venv/.dev ## farcore beside nginx, in 15 minutes; needs nginx, gcc and libssl-dev, and root for its cubic half
 	$(BIN)/python -m benchmarks
 
 clean: ## removes all that was made here

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rows", type=_patterns, default=("*",), help="which rows, by their names or patterns, separated by commas"
     )
     parser.add_argument("--rounds", type=int, default=5, help="samples of each server (default %(default)s)")
-    parser.add_argument("--seconds", type=float, default=1.5, help="length of a sample (default %(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.8, help="length of a sample (default %(default)s)")
     parser.add_argument("--workers", type=int, choices=(1, 2), action="append", help="may be repeated (default: 1 and 2)")
     parser.add_argument(
         "--network", choices=("cubic", "default"), action="append", help="congestion control; may be repeated (default: both)"
