@@ -20,8 +20,9 @@ from farcore_server.residency import Residency
 # MOST: what a piece costs besides sendfile, 30 us of Python, counts less the larger it is. Else each has PIECE, as with nginx.
 TURN: Final = 16 << 20
 MOST: Final = 8 << 20
-# Seconds without a request after which nobody is kept waiting: readers of single pages ask again within one.
-QUIET: Final = 0.1
+# Seconds without a request after which nobody is kept waiting: a few turns of the loop, and longer than those who read single
+# pages over a short line take until they ask again.
+QUIET: Final = 0.03
 # sendfile(2) from the middle of a page has 17 pages in every 16 buffers of its pipe.
 PAGE: Final = 4096
 # What the kernel may hold unsent of one connection; the rest of a slow reader's megabytes stays in the file.
