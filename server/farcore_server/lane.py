@@ -249,6 +249,7 @@ class Lane(RequestHandler):
         """What is no HTTP is answered like every other error; aiohttp's own text would name what the server runs on."""
         if status != 400 or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
+        super().handle_error(request, status, exc, message)  # which tells the log
         detail = "This is not a request of HTTP/1.1 as RFC 9112 has it, or a field of it is too long; the connection is closed."
         response = Problem(400, "bad-request", "Bad Request", detail).response()
         response.headers["Server"] = SERVER

@@ -34,10 +34,6 @@ def options(target: Target) -> list[str]:
     found = [f"--kaslr={known.kernel_offset:#x}"] if known.kernel_offset else []
     if machine.name == "X86_64" and known.phys_base is not None:
         found += ["-m", f"phys_base={known.phys_base:#x}" if known.phys_base >= 0 else f"phys_base={known.phys_base}"]
-    if machine.name == "ARM64":
-        numbers = (("kimage_voffset", "kimage_voffset"), ("vabits_actual", "VA_BITS"))
-        given = [(name, known.number(key)) for name, key in numbers]
-        found += [word for name, value in given if value is not None for word in ("-m", f"{name}={value:#x}")]
     return found
 
 
