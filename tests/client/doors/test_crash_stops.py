@@ -10,11 +10,11 @@ import pytest
 from farcore.elf import Elf
 from farcore.source import BytesSource
 from farcore.space import PhysicalSpace
+from farcore_client.doors import memory
 from farcore_client.doors.crash import stops
 from farcore_client.doors.crash.landmarks import Landmarks
 from farcore_client.doors.crash.session import Stop
 from farcore_client.doors.crash.stops import Stops, at_once
-from farcore_client.doors.gdb import memory
 from farcore_client.target import Target
 from tests.elfwriter import Dump, load, note
 

@@ -8,7 +8,7 @@ import pytest
 from farcore.elf import Elf
 from farcore.source import BytesSource
 from farcore.space import PhysicalSpace
-from farcore_client.doors.gdb import memory
+from farcore_client.doors import memory
 from farcore_client.doors.gdb.connection import Connection
 from farcore_client.doors.gdb.packets import MAX_PACKET, packet
 from farcore_client.doors.gdb.session import Session

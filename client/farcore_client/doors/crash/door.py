@@ -14,9 +14,9 @@ from typing import Final
 
 from farcore.errors import FarcoreError, FaultError, SourceChangedError
 from farcore.source import Source
+from farcore_client.doors import memory
 from farcore_client.doors.crash.requests import Requests
 from farcore_client.doors.crash.session import Machine, Session, Stop, Wanted
-from farcore_client.doors.gdb import memory
 from farcore_client.errors import ProtocolError
 from farcore_client.target import Target
 

@@ -16,10 +16,10 @@ import numpy as np
 
 from farcore.errors import FarcoreError, SourceChangedError
 from farcore.runs import U64
+from farcore_client.doors import memory
 from farcore_client.doors.crash.landmarks import Landmarks
 from farcore_client.doors.crash.session import Stop
-from farcore_client.doors.gdb import memory
-from farcore_client.doors.gdb.memory import Memory
+from farcore_client.doors.memory import Memory
 from farcore_client.symbols import read
 from farcore_client.target import Target
 

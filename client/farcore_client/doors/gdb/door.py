@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from farcore.errors import FarcoreError
-from farcore_client.doors.gdb import memory, panicked
+from farcore_client.doors import memory
+from farcore_client.doors.gdb import panicked
 from farcore_client.doors.gdb.connection import Connection
 from farcore_client.doors.gdb.session import Session
 from farcore_client.target import Target

@@ -9,7 +9,7 @@ from typing import Final
 from farcore.errors import FarcoreError
 from farcore.file import FileSource
 from farcore_client.doors.gdb.description import ORDER
-from farcore_client.doors.gdb.memory import Memory
+from farcore_client.doors.memory import Memory
 from farcore_client.symbols import Symbols
 from farcore_client.target import Target
 

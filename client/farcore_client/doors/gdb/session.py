@@ -8,7 +8,8 @@ from typing import Final
 
 from farcore.errors import FaultError
 from farcore.registers import Prstatus
-from farcore_client.doors.gdb import description, memory, monitor
+from farcore_client.doors import memory
+from farcore_client.doors.gdb import description, monitor
 from farcore_client.doors.gdb.packets import MAX_PACKET, escaped
 from farcore_client.doors.gdb.panicked import SYMBOLS, cpu_at
 from farcore_client.errors import ProtocolError
