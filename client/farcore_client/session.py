@@ -77,14 +77,14 @@ class Session:
         if server.scheme == "http" and credentials.tls_only:
             raise SettingsError(f"--cacert and --cert are for TLS: write https://{server.place}, or leave them out")
         self.server, self.credentials, self.silence = server, credentials, silence
-        self._context = credentials.ssl_context() if server.scheme == "https" else None
+        self.context = credentials.ssl_context() if server.scheme == "https" else None
 
     async def __aenter__(self) -> Self:
         headers = {"User-Agent": f"farcore/{__version__}", "Accept-Encoding": "identity"}
         if self.credentials.token:
             headers["Authorization"] = f"Bearer {self.credentials.token}"
         self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._context) if self._context else None,
+            connector=aiohttp.TCPConnector(ssl=self.context) if self.context else None,
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT, sock_read=self.silence),

@@ -3,6 +3,7 @@
 readahead, link     pure: what a read calls for; what the way to the server is worth
 cache, filing       pages in fixed memory; an answer, put there
 pages               what is here, what is on its way, who waits (any thread)
+stream, pipe        large pieces ahead of a reader in sequence, over one blocking connection
 courier, portal     requests, retries, lanes (one event loop in a thread)
 source, dump        the Sources, and what holds them together
 """

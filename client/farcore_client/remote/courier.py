@@ -10,20 +10,19 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
 from farcore.batch import Batch, Part, Space
 from farcore.errors import FarcoreError, FrameError
-from farcore.source import Extent
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.errors import BusyError, CutError, RefusedError, UnreachableError
-from farcore_client.partial import Resource
 from farcore_client.remote.cache import PageCache
 from farcore_client.remote.filing import Filing, items
 from farcore_client.remote.link import Link
+from farcore_client.remote.pipe import Pipe
 from farcore_client.session import Session, Transfer
 
 # Connections: for what is waited for, and for what is not.
@@ -77,7 +76,8 @@ class Courier:
         self.session, self.etag, self.sizes, self.cache = session, etag, sizes, cache
         query = "?normalised" if normalised else ""
         self.path = f"{dump.path}/pages{query}"
-        self._paths = {"vmcore": f"{dump.path}/vmcore{query}", "stored": f"{dump.path}/stored"}
+        paths: dict[Space, str] = {"vmcore": f"{dump.path}/vmcore{query}", "stored": f"{dump.path}/stored"}
+        self.pipe = Pipe(session, paths, etag, sizes, self._piped)
         self.link, self.counts = Link(), Counts()
         self._filed, self._failed, self._lock = filed, failed, lock
         self._loop = asyncio.get_running_loop()
@@ -91,22 +91,13 @@ class Courier:
         self._wanted[urgent].extend(keys)
         self._loop.call_soon_threadsafe(self._launch, urgent)
 
-    def fetch(self, space: Space, extent: Extent) -> Future[bytes | None]:
-        """Bring this as one range, once; None if that fails: whoever needs it asks for its pages, and hears why."""
-        return asyncio.run_coroutine_threadsafe(self._fetch(space, extent), self._loop)
+    def _piped(self, size: int, seconds: float) -> None:
+        with suppress(RuntimeError):  # the loop has been closed
+            self._loop.call_soon_threadsafe(self._count_piped, size, seconds)
 
-    async def _fetch(self, space: Space, extent: Extent) -> bytes | None:
-        pieces: list[bytes] = []
-        began = self._loop.time()
-        self.counts = replace(self.counts, requests=self.counts.requests + 1)
-        try:
-            version = Resource(self.sizes[space], self.etag)
-            await self.session.read(self._paths[space], space, extent, version, pieces.append)
-        except FarcoreError:
-            return None
-        self.counts = replace(self.counts, received=self.counts.received + extent.length)
-        self.link = self.link.at_least(extent.length / max(self._loop.time() - began, 1e-4))
-        return b"".join(pieces)
+    def _count_piped(self, size: int, seconds: float) -> None:
+        self.counts = replace(self.counts, requests=self.counts.requests + 1, received=self.counts.received + size)
+        self.link = self.link.at_least(size / max(seconds, 1e-4))
 
     def hasten(self, keys: list[int]) -> None:
         """Somebody waits for these, which a prefetch is to bring: ask for them unless they are here in a moment."""

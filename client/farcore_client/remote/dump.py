@@ -146,6 +146,7 @@ class RemoteDump:
     def close(self) -> None:
         """End the connections; whoever waits in a read gets an error."""
         self._pages.end(UnreachableError(f"the connection to {self.url.server.place} was closed while this was read"))
+        self._courier.pipe.close()
         if not self._portal.loop.is_closed():
             self._portal.call(self._session.__aexit__(None, None, None))
             self._portal.close()

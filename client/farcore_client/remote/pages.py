@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
@@ -19,6 +19,7 @@ from farcore.source import Extent
 from farcore_client.remote import readahead, stream
 from farcore_client.remote.cache import PAGE, SHIFT, PageCache, key, place
 from farcore_client.remote.link import Link
+from farcore_client.remote.pipe import Pipe
 from farcore_client.remote.readahead import Head
 from farcore_client.remote.stream import Stream
 
@@ -47,8 +48,9 @@ class Carrier(Protocol):
         """Bring these pages; returns at once."""
         ...
 
-    def fetch(self, space: Space, extent: Extent) -> Future[bytes | None]:
-        """Bring this as one range, once; None if that fails."""
+    @property
+    def pipe(self) -> Pipe:
+        """Who brings large ranges."""
         ...
 
     def hasten(self, keys: list[int]) -> None:
@@ -131,16 +133,19 @@ class Pages:
             if self._ended is not None or not self._goes_on(space, extent):
                 return None
             if space not in self._streams:
-                self._streams[space] = Stream(space, self.sizes[space], self.carrier.fetch)
+                self._streams[space] = Stream(space, self.sizes[space], self.carrier.pipe.fetch)
             pieces = self._streams[space].pieces(extent)
+        wait([piece for piece, _, _ in pieces], stream.PATIENCE)
         found: list[memoryview] = []
         for piece, start, stop in pieces:
-            content = piece.result()
+            content = stream.content(piece)
             if content is None:
                 with self.lock:
                     self._streams[space].drop(piece)
+                if not piece.done():
+                    self.carrier.pipe.rest()
                 return None
-            found.append(memoryview(content)[start:stop])
+            found.append(content[start:stop])
         return found[0] if len(found) == 1 else memoryview(b"".join(found))
 
     def _goes_on(self, space: Space, extent: Extent) -> bool:

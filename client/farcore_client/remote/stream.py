@@ -20,8 +20,11 @@ AHEAD: Final = 3
 # Reads of less are a debugger's.
 LEAST: Final = 64 << 10
 
+# Seconds that a read waits for its pieces before it goes the other way: with the courier's PATIENCE less than 40.
+PATIENCE: Final = 5.0
+
 # Brings an extent of a space; None if that fails, for whatever reason.
-Fetch = Callable[[Space, Extent], Future[bytes | None]]
+Fetch = Callable[[Space, Extent], Future[memoryview | None]]
 
 
 class Stream:
@@ -29,9 +32,9 @@ class Stream:
 
     def __init__(self, space: Space, size: int, fetch: Fetch) -> None:
         self.space, self.size, self._fetch = space, size, fetch
-        self._pieces: dict[int, Future[bytes | None]] = {}
+        self._pieces: dict[int, Future[memoryview | None]] = {}
 
-    def pieces(self, extent: Extent) -> list[tuple[Future[bytes | None], int, int]]:
+    def pieces(self, extent: Extent) -> list[tuple[Future[memoryview | None], int, int]]:
         """What an extent is made of: pieces, here or on their way, and [start, stop) of each; begins those behind it."""
         first, last = extent.offset // PIECE, (extent.offset + extent.length - 1) // PIECE
         for number in range(first, min(last + 1 + AHEAD, -(-self.size // PIECE))):
@@ -50,6 +53,11 @@ class Stream:
         while len(self._pieces) > MOST:
             del self._pieces[next(iter(self._pieces))]
 
-    def drop(self, piece: Future[bytes | None]) -> None:
+    def drop(self, piece: Future[memoryview | None]) -> None:
         """Forget one that failed."""
         self._pieces = {number: other for number, other in self._pieces.items() if other is not piece}
+
+
+def content(piece: Future[memoryview | None]) -> memoryview | None:
+    """What a piece has brought; None if that is nothing, or nothing yet."""
+    return piece.result() if piece.done() and not piece.cancelled() else None

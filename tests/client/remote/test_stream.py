@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from farcore.errors import SourceChangedError
+from farcore_client.remote import RemoteDump, stream
 from tests.client.remote.conftest import Connect
 from tests.elfwriter import Dump, load
 from tests.live import Serve
+from tests.relay import relay
 
 STEP = 300_000
 NATIVE = ("--host-arch", "x86_64", "--rescan", "0.2")
@@ -40,3 +44,37 @@ def test_a_dump_that_is_replaced_under_a_stream_is_an_error_and_never_mixed(open
     after = (at % (size - STEP) for at in range(60 * STEP, 20 * size, STEP))
     with pytest.raises(SourceChangedError):
         assert all(remote.vmcore.pread(at, STEP) == content[at : at + STEP] for at in after)
+
+
+def in_sequence(remote: RemoteDump, stop: int, start: int = 0) -> bytes:
+    """Bytes [start, stop), as a reader in sequence asks for them."""
+    return b"".join(remote.vmcore.pread(at, min(STEP, stop - at)) for at in range(start, stop, STEP))
+
+
+def test_a_stream_that_is_cut_again_and_again_brings_the_same_bytes(opened: Connect, serve: Serve, dump: Path) -> None:
+    with relay(serve(dump, *NATIVE).url) as between:
+        remote = opened(between, "vmcore")
+        half = 20 << 20
+        found = in_sequence(remote, half)
+        assert remote._pages._streams, "nothing was streamed"
+        before, between.cut_after = between.connections, 3 << 20
+        between.down()
+        between.open()
+        assert found + in_sequence(remote, remote.vmcore.size, half) == dump.read_bytes()
+        assert between.connections > before + 1
+
+
+def test_a_stream_that_stalls_is_given_up_and_its_readers_get_their_bytes_the_other_way(
+    opened: Connect, serve: Serve, dump: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "PATIENCE", 0.3)
+    with relay(serve(dump, *NATIVE).url) as between:
+        remote = opened(between, "vmcore")
+        half = 20 << 20
+        found = in_sequence(remote, half)
+        assert remote._pages._streams, "nothing was streamed"
+        between.stall()
+        threading.Timer(1, between.stall, kwargs={"flowing": True}).start()
+        began = time.monotonic()
+        assert found + in_sequence(remote, remote.vmcore.size, half) == dump.read_bytes()
+        assert 0.9 < time.monotonic() - began < 15
