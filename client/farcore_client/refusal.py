@@ -6,14 +6,21 @@ farcored says application/problem+json (RFC 9457). Of what anybody else says onl
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
 
 from farcore.errors import FarcoreError, FaultError, FaultKind, SourceChangedError, Space
 from farcore_client.dumpurl import ServerUrl
-from farcore_client.errors import ProtocolError, RefusedError
+from farcore_client.errors import BusyError, ProtocolError, RefusedError
 from farcore_client.fields import Fields
 
+# Bytes of a refusal's body that are read.
+MAX_PROBLEM: Final = 16 << 10
+
+# A server that is busy, or starts, or a proxy's word for one that is not there: the same question may be asked again.
+_LATER: Final = (429, 502, 503, 504)
 _TYPES: Final = "/problems/"
 _KINDS: Final[dict[str, FaultKind]] = {"absent": "absent", "excluded": "excluded", "unreadable": "unreadable"}
 
@@ -83,3 +90,11 @@ def _status(status: int) -> str:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
+
+
+def demand_idle(status: int, headers: Mapping[str, str], server: ServerUrl) -> None:
+    """BusyError for an answer that says so, or that the server failed this once."""
+    if status in (408, 500, *_LATER):
+        said = headers.get("Retry-After", "")
+        after = float(said) if re.fullmatch(r"[0-9]{1,6}", said, re.ASCII) else 0.0
+        raise BusyError(f"{server} answered {status} and may answer later", status=status, after=after)

@@ -7,7 +7,6 @@ at, so that a token goes to the URL's own host and no other.
 from __future__ import annotations
 
 import json
-import re
 import socket
 import sys
 import time
@@ -28,10 +27,10 @@ from farcore.source import Extent
 from farcore_client import partial
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl, ServerUrl
-from farcore_client.errors import BusyError, CutError, ProtocolError
+from farcore_client.errors import CutError, ProtocolError
 from farcore_client.memorymap import MapReader, MapRun
 from farcore_client.partial import Resource
-from farcore_client.refusal import refusal
+from farcore_client.refusal import MAX_PROBLEM, demand_idle, refusal
 from farcore_client.translation import translated
 
 Sink = Callable[[bytes], object]
@@ -44,15 +43,12 @@ SILENCE: Final = 60.0
 MAX_JSON: Final = 128 << 20
 # Four times the text that a server reads of a log (core's dmesg.MAX_TEXT), as it comes when all of it is escaped.
 MAX_LOG: Final = 96 << 20
-MAX_PROBLEM: Final = 16 << 10
 # What may wait in memory of a body: the socket is read in steps of 256 KiB at most.
 BUFFER: Final = 512 << 10
 
 
 # Where struct tcp_info of linux/tcp.h has tcpi_min_rtt, in microseconds.
 _MIN_RTT: Final = 148
-# A server that is busy, or starts, or a proxy's word for one that is not there: the same question may be asked again.
-_LATER: Final = (429, 502, 503, 504)
 
 
 class Transfer(NamedTuple):
@@ -195,7 +191,7 @@ class Session:
         fields = {"Content-Type": frames.MEDIA_TYPE, "If-Match": etag}
         async with self._answer("POST", path, fields, batch.pack()) as answer:
             await self._demand_pages(answer, etag)
-            came, rtt = time.monotonic(), _rtt(answer)
+            came, nearest = time.monotonic(), rtt(answer)
             decoder = frames.Decoder(batch.total, zstd=batch.level is not None)
             size = held = 0
 
@@ -210,7 +206,7 @@ class Session:
                 sink(counted(batch.split(decoder.feed(piece))))
         if not decoder.complete:
             raise CutError("the connection was cut", received=held, length=batch.total)
-        return Transfer(came - began, time.monotonic() - came, size, rtt)
+        return Transfer(came - began, time.monotonic() - came, size, nearest)
 
     async def _demand_pages(self, answer: aiohttp.ClientResponse, etag: str) -> None:
         demand_idle(answer.status, answer.headers, self.server)
@@ -296,15 +292,8 @@ class Session:
             yield answer
 
 
-def demand_idle(status: int, headers: Mapping[str, str], server: ServerUrl) -> None:
-    """BusyError for an answer that says so, or that the server failed this once."""
-    if status in (408, 500, *_LATER):
-        said = headers.get("Retry-After", "")
-        after = float(said) if re.fullmatch(r"[0-9]{1,6}", said, re.ASCII) else 0.0
-        raise BusyError(f"{server} answered {status} and may answer later", status=status, after=after)
-
-
-def _rtt(answer: aiohttp.ClientResponse) -> float | None:
+def rtt(answer: aiohttp.ClientResponse) -> float | None:
+    """The kernel's shortest round trip of the connection, in seconds; None where it is not known."""
     connection = answer.connection  # None once a short body has come
     found = connection.transport.get_extra_info("socket") if connection and connection.transport else None
     if found is None:

@@ -158,12 +158,21 @@ class Decoder:
         while rest:
             if self.complete:
                 raise FrameError("the answer goes on behind its end")
-            taken = rest[: len(self._buffer) - self._filled]
-            self._buffer[self._filled : self._filled + len(taken)] = taken
-            self._filled += len(taken)
+            room = self.room
+            taken = rest[: len(room)]
+            room[: len(taken)] = taken
             rest = rest[len(taken) :]
-            if self._filled == len(self._buffer):
-                yield from self._step()
+            yield from self.put(len(taken))
+
+    @property
+    def room(self) -> memoryview:
+        """Where a socket may put the bytes that come next, in place of feed(); put() says how many they were."""
+        return memoryview(self._buffer)[self._filled :]
+
+    def put(self, size: int) -> Iterable[Piece]:
+        """As feed(), for the first ``size`` bytes of ``room``."""
+        self._filled += size
+        return self._step() if self._filled == len(self._buffer) else ()
 
     def finish(self) -> None:
         """FrameError unless the answer came to its end."""

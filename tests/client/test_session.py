@@ -18,7 +18,8 @@ from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl, ServerUrl
 from farcore_client.errors import CutError, ProtocolError, UnreachableError
 from farcore_client.partial import Resource
-from farcore_client.session import MAX_JSON, MAX_PROBLEM, Session
+from farcore_client.refusal import MAX_PROBLEM
+from farcore_client.session import MAX_JSON, Session
 from farcore_client.translation import translated
 from tests.client.hostile import ETAG, JSON, PROBLEM, Hostile, answer, hostile
 

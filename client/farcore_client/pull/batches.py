@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from concurrent.futures import Executor
+from http.client import HTTPException, HTTPResponse
 from typing import Final
 
 from farcore import frames
 from farcore.batch import Batch, Item
 from farcore.batch import Space as Asked
-from farcore.errors import SourceChangedError
+from farcore.errors import FrameError, SourceChangedError
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.errors import CutError, ProtocolError
 from farcore_client.partial import Resource
-from farcore_client.pull.handover import Handover
 from farcore_client.pull.landing import Landing
 from farcore_client.pull.limit import Limit
+from farcore_client.pull.line import Line, Lines
 from farcore_client.pull.pace import Pace
-from farcore_client.session import Session
 
 # Bytes of the resource in one batch: repeated pages are found within one, so it should be large ...
 LARGEST: Final = 1 << 30
@@ -32,8 +33,8 @@ class Batches:
 
     name = "pages"
 
-    def __init__(self, session: Session, dump: DumpUrl, space: Asked, version: Resource, pace: Pace, limit: Limit) -> None:
-        self._session, self._dump, self._space, self._version = session, dump, space, version
+    def __init__(self, lines: Lines, dump: DumpUrl, space: Asked, version: Resource, pace: Pace, limit: Limit) -> None:
+        self._lines, self._dump, self._space, self._version = lines, dump, space, version
         self.pace, self._limit = pace, limit
 
     def most(self, missing: int, jobs: int) -> int:
@@ -43,20 +44,55 @@ class Batches:
     async def fetch(self, landing: Landing, threads: Executor) -> None:
         """All that is left of its work; what has landed when an error comes is there and checked."""
         level = self.pace.wanted()
-        batch = Batch.of([Item(self._space, *each) for each in landing.rest()], level, repeats=True)
-        headers = {"Content-Type": frames.MEDIA_TYPE, "If-Match": self._version.etag}
+        # Looking for repeats takes longer than a link brings them on which nothing is compressed.
+        batch = Batch.of([Item(self._space, *each) for each in landing.rest()], level, repeats=level is not None)
+        line = self._lines.take()
         began = time.monotonic()
-        decoder = frames.Decoder(batch.total, zstd=level is not None, repeats=True)
-        async with self._session.exchange("POST", f"{self._dump.path}/pages", headers, batch.pack()) as answer:
-            _demand_pages(answer.status, answer.content_type, answer.headers.get("ETag"), self._version)
-            async with Handover(threads, lambda piece: landing.take(decoder.feed(piece))) as handover:
-                async for piece in self._session.pieces(answer, batch.total):
-                    landing.tally.wire += len(piece)
-                    await handover.give(piece)
-                    await self._limit.spend(len(piece))
-        if not decoder.complete:
-            raise CutError("the connection was cut", received=landing.at, length=batch.total)
+        try:
+            await asyncio.get_running_loop().run_in_executor(threads, self._bring, line, batch, landing)
+        except BaseException:
+            line.cut()
+            raise
+        self._lines.give_back(line)
         self.pace.record(level, batch.total, time.monotonic() - began)
+
+    def _bring(self, line: Line, batch: Batch, landing: Landing) -> None:
+        """In a thread: received where it is decoded, and written."""
+        headers = {"Content-Type": frames.MEDIA_TYPE, "If-Match": self._version.etag}
+        try:
+            answer = line.ask("POST", f"{self._dump.path}/pages", headers, batch.pack())
+            fields = answer.headers
+            _demand_pages(answer.status, fields.get_content_type(), fields.get("ETag"), self._version)
+            decoder = frames.Decoder(batch.total, zstd=batch.level is not None, repeats=batch.repeats)
+            while not decoder.complete and (size := self._received(line, answer, decoder.room, landing)):
+                landing.tally.wire += size
+                landing.take(decoder.put(size))
+                if pause := self._limit.owed(size):
+                    time.sleep(pause)
+            if not decoder.complete:
+                raise CutError("the connection was cut", received=landing.at, length=batch.total)
+            self._demand_end(answer)
+        except BaseException:
+            line.close()
+            raise
+
+    def _received(self, line: Line, answer: HTTPResponse, room: memoryview, landing: Landing) -> int:
+        """How many bytes have come; none of a body that has ended, or was cut."""
+        try:
+            return answer.readinto(room)
+        except TimeoutError as error:
+            why = f"the server was silent for {line.silence:g} s"
+            raise CutError(why, received=landing.at, length=landing.work.length) from error
+        except (OSError, HTTPException):
+            return 0
+
+    def _demand_end(self, answer: HTTPResponse) -> None:
+        try:
+            beyond = answer.read(1)
+        except (OSError, HTTPException):
+            return
+        if beyond:
+            raise FrameError("the answer goes on behind its end")
 
 
 def _demand_pages(status: int, content_type: str, etag: str | None, version: Resource) -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
-import struct
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from socket import IPPROTO_TCP, TCP_INFO
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
-from aiohttp import ClientResponse
 
 from farcore import manifest
 from farcore.batch import Space
@@ -22,7 +20,7 @@ from farcore.elf import Elf
 from farcore.errors import BadDumpError, FarcoreError, SourceChangedError
 from farcore_client import partial, proof
 from farcore_client.credentials import Credentials
-from farcore_client.dumpurl import DumpUrl
+from farcore_client.dumpurl import DumpUrl, ServerUrl
 from farcore_client.errors import BusyError, ProtocolError, RefusedError, UnreachableError
 from farcore_client.output import OutputError
 from farcore_client.partial import Resource
@@ -32,19 +30,21 @@ from farcore_client.pull.batches import Batches
 from farcore_client.pull.chunks import PAGE
 from farcore_client.pull.journal import Subject
 from farcore_client.pull.limit import Limit
+from farcore_client.pull.line import Line, Lines, fields_of
 from farcore_client.pull.pace import Pace, Wish
 from farcore_client.pull.partfile import PartFile, demand_free
 from farcore_client.pull.progress import Quiet
 from farcore_client.pull.ranges import Ranges, Version
 from farcore_client.pull.transfer import LAST_PAUSE, PATIENCE, Transfer, Way
-from farcore_client.session import Session
+from farcore_client.refusal import MAX_PROBLEM
+
+if TYPE_CHECKING:
+    from farcore_client.session import Session
 
 # Seconds of silence after which a connection is given up, and another is made.
 SILENCE: Final = 20.0
 # Of a dump's start, to see where its pages begin: 140 program headers, in one round trip (RFC 6928: 14 KB come at once).
 HEAD: Final = 8 << 10
-# Seconds of a round trip of which nothing is known.
-FAR: Final = 0.05
 
 
 class NamedWay(Way, Protocol):
@@ -67,26 +67,27 @@ async def pull_dump(dump: DumpUrl, space: Space, request: Request, credentials: 
     """Pull /vmcore or /stored of ``dump``."""
     demand_free(request.final)
     path = f"{dump.path}/{space}"
-    async with Session(dump.server, credentials, silence=SILENCE) as session:
-        version, start, round_trip = await _begin(session, path, watcher)
-        way = Batches(session, dump, space, version, Pace(request.level, round_trip), Limit(request.rate))
+    with Lines(dump.server, credentials, SILENCE) as lines:
+        version, start, round_trip = await _begin(lines, path, watcher)
+        way = Batches(lines, dump, space, version, Pace(request.level, round_trip), Limit(request.rate))
         subject = Subject(path, version.etag, version.size)
 
         async def proved(part: PartFile) -> int:
             # What the server knows already, and no more: nothing is read there for this.
             if space != "vmcore" or not manifest.has_digests():
                 return 0
+            known = f"{dump.path}/manifest?known"
             try:
-                known = proof.parsed(await session.manifest(dump, version.etag, known=True))
+                found = proof.parsed(await lines.run(lambda line: line.json(known, {"If-Match": version.etag})))
             except (RefusedError, ProtocolError, UnreachableError):
                 return 0
-            different = await proof.compare(part.read, version.size, known.digests)
+            different = await proof.compare(part.read, version.size, found.digests)
             if different is not None:
                 raise OutputError(
                     f"what came differs from the server's manifest, {proof.place(different, version.size)}: a disk is bad, here"
                     f" or there; remove {request.final}.part and pull again"
                 )
-            return len(known.digests)
+            return len(found.digests)
 
         try:
             await fetched(str(dump), subject, way, request, watcher, space=space, shift=shift_of(start), proved=proved)
@@ -95,17 +96,27 @@ async def pull_dump(dump: DumpUrl, space: Space, request: Request, credentials: 
             if isinstance(error, BusyError) or not _without_batches(error):
                 raise
             plain = Version(version.size, version.etag, "", ranged=True)
-            await _pull_ranges(session, str(dump), path, path, plain, request, watcher)
+            async with _session(dump.server, credentials) as session:
+                await _pull_ranges(session, str(dump), path, path, plain, request, watcher)
         if credentials.token:
             # The copy is whole whether or not the server can take note of it.
+            said = json.dumps({"etag": version.etag}).encode()
+            told = {"Content-Type": "application/json"}
             with suppress(FarcoreError):
-                await session.verified(dump, version.etag)
+                await lines.run(lambda line: line.ask("POST", f"{dump.path}/verified", told, said).read(MAX_PROBLEM))
+
+
+def _session(server: ServerUrl, credentials: Credentials) -> Session:
+    # Late: what it imports takes longer than many a dump to come, and from a farcored nothing comes by it.
+    from farcore_client.session import Session
+
+    return Session(server, credentials, silence=SILENCE)
 
 
 async def pull_plain(url: PlainUrl, request: Request, credentials: Credentials, watcher: Quiet) -> None:
     """Pull what any HTTP server has at ``url``; a token is for farcored alone and is not shown."""
     demand_free(request.final)
-    async with Session(url.server, replace(credentials, token=None), silence=SILENCE) as session:
+    async with _session(url.server, replace(credentials, token=None)) as session:
         async with session.plain(url.target, {"Range": f"bytes=0-{HEAD - 1}"}) as answer:
             found = ranges.version(answer.status, answer.headers)
         await _pull_ranges(session, str(url), url.path, url.target, found, request, watcher)
@@ -157,32 +168,24 @@ async def fetched(
     watcher.done(seconds=round(time.monotonic() - began, 3), digests=digests, **facts, **asdict(transfer.tally))
 
 
-async def _begin(session: Session, path: str, watcher: Quiet) -> tuple[Resource, bytes, float]:
-    """The version that is there, its first bytes, and how long (s) they took; a server that is not ready is waited for."""
+async def _begin(lines: Lines, path: str, watcher: Quiet) -> tuple[Resource, bytes, float]:
+    """The version that is there, its first bytes, and the round trip (s); a server that is not ready is waited for."""
+
+    def look(line: Line) -> tuple[Resource, bytes, float]:
+        answer = line.ask("GET", path, {"Range": f"bytes=0-{HEAD - 1}"})
+        version = partial.first(answer.status, fields_of(answer), HEAD)
+        return version, line.read(answer, HEAD), line.round_trip()
+
     give_up = time.monotonic() + PATIENCE
     while True:
         try:
-            async with session.exchange("GET", path, {"Range": f"bytes=0-{HEAD - 1}"}) as answer:
-                round_trip = _round_trip(answer)
-                version = partial.first(answer.status, answer.headers, HEAD)
-                start = b"".join([piece async for piece in session.pieces(answer, HEAD)])
-                return version, start, round_trip
+            return await lines.run(look)
         except BusyError as error:
             pause = min(max(error.after, 1.0), LAST_PAUSE)
             if time.monotonic() + pause > give_up:
                 raise
             watcher.retry(error, pause)
             await asyncio.sleep(pause)
-
-
-def _round_trip(answer: ClientResponse) -> float:
-    """The kernel's own estimate, in seconds (tcpi_rtt of struct tcp_info, include/uapi/linux/tcp.h)."""
-    connection = answer.connection
-    socket = connection.transport.get_extra_info("socket") if connection and connection.transport else None
-    if socket is None:
-        return FAR
-    microseconds: int = struct.unpack_from("=I", socket.getsockopt(IPPROTO_TCP, TCP_INFO, 72), 68)[0]
-    return microseconds / 1e6
 
 
 def shift_of(start: bytes) -> int:

@@ -10,14 +10,16 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from farcore.errors import SourceChangedError
 from farcore_client.errors import CutError, ProtocolError, RefusedError
 from farcore_client.pull.handover import Handover
 from farcore_client.pull.landing import Landing
 from farcore_client.pull.limit import Limit
-from farcore_client.session import Session
+
+if TYPE_CHECKING:
+    from farcore_client.session import Session
 
 # Bytes of one request: 16 of them are under way at most, and a cut one costs a megabyte anew.
 PIECE: Final = 16 << 20

@@ -81,7 +81,7 @@ def test_zeros_are_holes_of_the_file(farcore: Farcore, large: tuple[Live, Path],
 def test_json_says_what_came_and_nothing_else_is_on_stdout(farcore: Farcore, large: tuple[Live, Path], tmp_path: Path) -> None:
     live, path = large
     url = dump_url(farcore, live.url, path.name)
-    done = farcore("pull", url, "-o", tmp_path / "copy", "--json")
+    done = farcore("pull", url, "-o", tmp_path / "copy", "--json", "--compress", "3")
     events = [json.loads(line) for line in done.text.splitlines()]
     assert [event["event"] for event in events if event["event"] != "progress"] == ["start", "done"]
     size = path.stat().st_size
