@@ -1,13 +1,16 @@
-"""python -m benchmarks.wan.sessions DIR: a session of crash over a long, narrow line, by farcore and by what else there is.
+"""python -m benchmarks.wan.sessions DIR: sessions of crash and drgn over a long, narrow line, by farcore and by other ways.
 
-DIR is a folder of tests/vm/make-dumps (kdump, vmlinux, crash). Each row is a fresh session with no cache; its seconds are those
-beyond a local session of the same round. Needs root, iproute2, a C compiler and curl.
+DIR is a folder of tests/vm/make-dumps (kdump, cross, vmlinux, crash). A row's seconds are those beyond a local session of
+the same round. No row has a page in a cache; "cold" ones meet a server that has learned nothing, "warm" ones one that has
+seen this session, "other boot" one that has seen it on another crash of the same kernel. Needs root, iproute2, cc and curl.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -17,36 +20,70 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Final, Literal
 
 from benchmarks.wan import Wan, wan
 
-# What an analyst asks first; "W1".
+# What an analyst asks first: "W1", of crash; "W2", of drgn.
 COMMANDS: Final = "sys\nbt -a\nps\nlog\nkmem -i\nquit\n"
+SCRIPT: Final = """
+from drgn.helpers.linux.cpumask import for_each_online_cpu
+from drgn.helpers.linux.pid import for_each_task
+from drgn.helpers.linux.printk import get_dmesg
+from drgn.helpers.linux.sched import cpu_curr
+
+for task in for_each_task(prog):
+    print(task.pid.value_(), task.comm.string_().decode())
+for cpu in for_each_online_cpu(prog):
+    print(prog.stack_trace(cpu_curr(prog, cpu)))
+print(get_dmesg(prog).decode())
+"""
 PORT: Final = 8787
 _BIN: Final = Path(sys.executable).parent
 # What is no word about the dump (docs/doors.md), and empty lines.
 _OWN: Final = re.compile(r"^\s*DUMPFILE: .*\n|^NOTE: setting .*\n|^crash: cannot read vmcoreinfo_data\n|^\n", re.MULTILINE)
 
 
+Knows = Literal["", "nothing", "this", "another"]
+
+
 @dataclass(slots=True)
 class Row:
-    """A way to the dump: shell words, in which {url}, {dump}, {vmlinux}, {crash}, {address} and {tmp} are filled in."""
+    """A way to the dump: shell words, in which {url}, {dump}, {vmlinux}, {crash}, {script} and {tmp} are filled in.
+
+    ``knows``: which session the server has learned from before.
+    """
 
     name: str
     command: str
+    knows: Knows = ""
     seconds: list[float] = field(default_factory=list)
     received: list[int] = field(default_factory=list)
     requests: list[int] = field(default_factory=list)
 
 
-ROWS: Final = (
-    ("local", "{crash} -s {vmlinux} {dump}"),
-    ("farcore crash --door fuse", "PATH={bin}:$PATH farcore crash {url} {vmlinux} --door fuse -- -s"),
-    ("farcore crash --door remote", "PATH={bin}:$PATH farcore crash {url} {vmlinux} --door remote -- -s"),
-    ("farcore pull, then local", "farcore pull {url} -o {tmp}/vmcore >&2 && {crash} -s {vmlinux} {tmp}/vmcore"),
-    ("curl, then local", "curl -sS {url}/stored -o {tmp}/vmcore && {crash} -s {vmlinux} {tmp}/vmcore"),
-)
+FUSE: Final = "PATH={bin}:$PATH farcore crash {url} {vmlinux} --door fuse -- -s"
+REMOTE: Final = "PATH={bin}:$PATH farcore crash {url} {vmlinux} --door remote -- -s"
+DRGN: Final = "farcore drgn {url} -s {vmlinux} -- -q {script}"
+# The first of each tool is what the others are held against.
+TOOLS: Final[dict[str, tuple[tuple[str, str, Knows], ...]]] = {
+    "W1": (
+        ("crash, local", "{crash} -s {vmlinux} {dump}", ""),
+        ("farcore crash, fuse, cold", FUSE, "nothing"),
+        ("farcore crash, fuse, warm", FUSE, "this"),
+        ("farcore crash, fuse, other boot", FUSE, "another"),
+        ("farcore crash, remote, cold", REMOTE, "nothing"),
+        ("farcore crash, remote, warm", REMOTE, "this"),
+        ("farcore pull, then local", "farcore pull {url} -o {tmp}/vmcore >&2 && {crash} -s {vmlinux} {tmp}/vmcore", ""),
+        ("curl, then local", "curl -sS {url}/stored -o {tmp}/vmcore && {crash} -s {vmlinux} {tmp}/vmcore", ""),
+    ),
+    "W2": (
+        ("drgn, local", "drgn -c {dump} -s {vmlinux} -q {script}", ""),
+        ("farcore drgn, cold", DRGN, "nothing"),
+        ("farcore drgn, warm", DRGN, "this"),
+        ("farcore drgn, other boot", DRGN, "another"),
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +91,26 @@ class Place:
     """Where everything is."""
 
     line: Wan
-    url: str
+    urls: dict[str, str]
     dump: Path
+    other: Path
     vmlinux: Path
     crash: Path
+    state: Path
 
-    def words(self, row: Row, tmp: str) -> list[str]:
-        """The row's command, at the analyst's end of the line."""
+    def words(self, row: Row, tmp: str, *, other: bool = False) -> list[str]:
+        """The row's command, at the analyst's end of the line; on the other dump if so asked."""
+        dump = self.other if other else self.dump
+        script = Path(tmp, "script.py")
+        script.write_text(SCRIPT)
         filled = row.command.format(
-            url=self.url, dump=self.dump, vmlinux=self.vmlinux, crash=self.crash, bin=f"{self.crash.parent}:{_BIN}", tmp=tmp
+            url=self.urls[dump.name],
+            dump=dump,
+            vmlinux=self.vmlinux,
+            crash=self.crash,
+            bin=f"{self.crash.parent}:{_BIN}",
+            script=script,
+            tmp=tmp,
         )
         return [*self.line.client, "sh", "-c", f"PATH={_BIN}:$PATH; {filled}"]
 
@@ -72,40 +120,54 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.wan.sessions", description=__doc__)
     parser.add_argument("dumps", type=Path)
     parser.add_argument("--dump", default="kdump-x86_64.elf")
+    parser.add_argument("--other", default="kdump-x86_64-via-i386.elf", help="another crash of the same kernel")
     parser.add_argument("--crash", default="crash-8.0.6/crash")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rtt", type=float, default=0.040)
     parser.add_argument("--mbit", type=float, default=100)
     given = parser.parse_args()
     dumps: Path = given.dumps
-    with wan("crash", rtt=given.rtt, mbit=given.mbit) as line, _served(line, dumps / given.dump) as url:
-        place = Place(line, url, dumps / given.dump, dumps / "vmlinux-x86_64", dumps / given.crash)
-        rows = [Row(*words) for words in ROWS]
-        _read(place.dump, place.vmlinux)
+    dump, other, vmlinux = dumps / given.dump, dumps / given.other, dumps / "vmlinux-x86_64"
+    with (
+        TemporaryDirectory(prefix="farcore-state-") as state,
+        wan("crash", rtt=given.rtt, mbit=given.mbit) as line,
+        _served(line, state, dump, other) as urls,
+    ):
+        place = Place(line, urls, dump, other, vmlinux, dumps / given.crash, Path(state))
+        rows = {tool: [Row(*words) for words in ways] for tool, ways in TOOLS.items()}
+        _read(dump, other, vmlinux)
         for _ in range(given.rounds):
-            expected = ""
-            for row in rows:
-                shown = _session(place, row)
-                expected = expected or shown
-                if shown != expected:
-                    raise SystemExit(f"{row.name} shows something else than a local crash:\n{shown[:2000]}")
-    _print(rows)
+            for ways in rows.values():
+                _round(place, ways)
+    for tool, ways in rows.items():
+        _print(tool, ways)
     return 0
 
 
+def _round(place: Place, rows: Sequence[Row]) -> None:
+    expected = ""
+    for row in rows:
+        shown = _session(place, row)
+        expected = expected or shown
+        if shown != expected:
+            raise SystemExit(f"{row.name} shows something else than a local session:\n{shown[:2000]}")
+
+
 @contextmanager
-def _served(line: Wan, dump: Path) -> Iterator[str]:
-    """farcored at the far end; the dump's URL."""
-    command = [*line.server, str(_BIN / "farcored"), "serve", str(dump), "--listen", f"{line.address}:{PORT}", "--insecure"]
+def _served(line: Wan, state: str, *dumps: Path) -> Iterator[dict[str, str]]:
+    """farcored at the far end; each dump's URL by the file's name."""
+    command = [*line.server, "env", f"STATE_DIRECTORY={state}", str(_BIN / "farcored"), "serve", *map(str, dumps)]
+    command += ["--listen", f"{line.address}:{PORT}", "--insecure"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         try:
             assert server.stderr is not None
             while "serving" not in (said := server.stderr.readline()):
                 if not said:
                     raise SystemExit("farcored ended before it listened")
-            listing = [*line.client, str(_BIN / "farcore"), "ls", f"http://{line.address}:{PORT}"]
-            shown = subprocess.run(listing, capture_output=True, text=True, check=True).stdout
-            yield next(word for word in shown.split() if "/v1/dumps/" in word)
+            base = f"http://{line.address}:{PORT}"
+            listing = [*line.client, str(_BIN / "farcore"), "ls", "--json", base]
+            listed = json.loads(subprocess.run(listing, capture_output=True, text=True, check=True).stdout)
+            yield {dump["name"]: f"{base}{dump['links']['self']}" for dump in listed}
         finally:
             server.terminate()
 
@@ -113,15 +175,24 @@ def _served(line: Wan, dump: Path) -> Iterator[str]:
 def _session(place: Place, row: Row) -> str:
     """One session, entered in the row; what it showed."""
     with TemporaryDirectory(prefix="farcore-wan-") as tmp:
+        if row.knows:
+            shutil.rmtree(place.state / "profiles", ignore_errors=True)
+        if row.knows in ("this", "another"):
+            _run(row, place.words(row, tmp, other=row.knows == "another"))
         requests, received = _requests(place), place.line.received()
         started = time.monotonic()
-        done = subprocess.run(place.words(row, tmp), input=COMMANDS, capture_output=True, text=True, errors="replace")
+        shown = _run(row, place.words(row, tmp))
         row.seconds.append(time.monotonic() - started)
         row.received.append(place.line.received() - received)
         row.requests.append(_requests(place) - requests)
-        if done.returncode:
-            raise SystemExit(f"{row.name}: {done.stderr[-500:]}")
-    return _OWN.sub("", done.stdout).replace(f"{tmp}/", "")
+    return _OWN.sub("", shown).replace(f"{tmp}/", "")
+
+
+def _run(row: Row, words: Sequence[str]) -> str:
+    done = subprocess.run(words, input=COMMANDS, capture_output=True, text=True, errors="replace")
+    if done.returncode:
+        raise SystemExit(f"{row.name}: {done.stderr[-500:]}")
+    return done.stdout
 
 
 def _requests(place: Place) -> int:
@@ -140,9 +211,9 @@ def _read(*paths: Path) -> None:
                 pass
 
 
-def _print(rows: Sequence[Row]) -> None:
+def _print(tool: str, rows: Sequence[Row]) -> None:
     local = rows[0].seconds
-    print(f"{'W1 by':32} {'seconds':>8} {'x local':>8} {'added s':>8} {'MB':>7} {'requests':>9}")
+    print(f"{tool + ' by':32} {'seconds':>8} {'x local':>8} {'added s':>8} {'MB':>7} {'requests':>9}")
     for row in rows:
         ratio = statistics.median(one / floor for one, floor in zip(row.seconds, local, strict=True))
         added = statistics.median(one - floor for one, floor in zip(row.seconds, local, strict=True))
