@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 
 from farcore.elf import Ehdr
+from farcore.errors import FaultError
 from farcore.hosts import EM_386, EM_486, EM_AARCH64, EM_PPC64, EM_RISCV, EM_X86_64
 from farcore.pagetable import START_KERNEL_MAP, Mappings, PageTables
 from farcore.regions import Regions
@@ -25,10 +26,46 @@ _ARM64_ALIGN: Final = 2 << 20
 _ARM64_IMAGE: Final = 64 << 20
 
 
+class _Watched(Source):
+    """Memory, and the first failure of its storage: who walks page tables takes a page that cannot be read for one left out."""
+
+    def __init__(self, below: Source) -> None:
+        self.below, self.size = below, below.size
+        self.failure: FaultError | None = None
+
+    def pread(self, offset: int, length: int) -> memoryview:
+        """As below."""
+        try:
+            return self.below.pread(offset, length)
+        except FaultError as error:
+            self.failure = self.failure or _of_storage(error)
+            raise
+
+
+def _of_storage(error: BaseException | None) -> FaultError | None:
+    """The storage's own fault behind this one; None for what is left out, or damaged in the dump itself, today and tomorrow."""
+    while error is not None:
+        if isinstance(error, FaultError) and (error.space, error.kind) == ("stored", "unreadable"):
+            return error
+        error = error.__cause__
+    return None
+
+
 def linear(memory: Source, own: Ehdr, known: Vmcoreinfo | None) -> tuple[Linear, ...]:
-    """What is known for certain; nothing of a machine, or of a dump, that does not say."""
+    """What is known for certain; nothing of a machine, or of a dump, that does not say.
+
+    FaultError (stored, unreadable) where storage failed meanwhile: another look could find more, under the same ETag.
+    """
     if known is None:
         return ()
+    watched = _Watched(memory)
+    found = _found(watched, own, known)
+    if watched.failure is not None:
+        raise watched.failure
+    return found
+
+
+def _found(memory: Source, own: Ehdr, known: Vmcoreinfo) -> tuple[Linear, ...]:
     found: list[Linear] = []
     if own.machine == EM_X86_64:
         regions = Regions.of(memory, own, known)

@@ -12,12 +12,17 @@ import pytest
 
 from farcore import notes, vmcore, vmcoreinfo
 from farcore.elf import Elf
+from farcore.errors import FaultError
 from farcore.file import FileSource
+from farcore.kdump import Kdump
 from farcore.layout import Layout
 from farcore.linear import linear
 from farcore.runs import Kind
+from farcore.source import BytesSource
 from farcore.space import PhysicalSpace, Space
 from farcore.vmcoreinfo import Vmcoreinfo
+from tests.faulty import Faulty
+from tests.kdumpwriter import Kdump as File
 
 
 def opened(path: Path) -> tuple[FileSource, Elf, Vmcoreinfo]:
@@ -57,3 +62,29 @@ def test_a_dump_that_says_nothing_has_no_virtual_addresses(sample: Callable[[str
     assert linear(blind, own, known) == ()
     image = vmcore.compose(own, memory.layout.runs, b"")
     assert (image.elf.loads["vaddr"] == image.elf.loads["paddr"]).all()
+
+
+def test_storage_that_fails_is_an_error_and_never_another_answer(sample: Callable[[str], Path]) -> None:
+    source, elf, known = opened(sample("x86_64-panic.elf"))
+    own = vmcore.header(elf.header.machine, elf.header.bits, elf.header.data)
+    memory = PhysicalSpace(source, elf)
+    frames = {
+        at >> 12: bytes(memory.pread(at, 4096))
+        for run in memory.layout.runs.walk(0, memory.size)
+        if run.kind is Kind.DATA
+        for at in range(-(-run.start // 4096) * 4096, run.stop - 4095, 4096)
+    }
+    disk = Faulty(BytesSource(File(pages=frames, compress="raw").tobytes()))
+    kdump = Kdump.open([disk])
+    disk.asked.clear()
+    true = linear(kdump, own, known)
+    assert len(true) == 2
+    reads = len(disk.asked)
+    for nth in {*range(1, reads, max(1, reads // 8)), reads}:
+        disk.asked.clear()
+        disk.calls = {nth: "unreadable"}
+        with pytest.raises(FaultError) as caught:
+            linear(kdump, own, known)
+        assert (caught.value.space, caught.value.kind) == ("stored", "unreadable")
+    disk.calls = {}
+    assert linear(kdump, own, known) == true
