@@ -85,6 +85,8 @@ def main() -> int:
     missing = [name for name in ("curl", "aria2c", "rsync", "zstd", "nc") if shutil.which(name) is None]
     if missing or os.geteuid():
         raise BenchmarkError(f"needs root, and {', '.join(missing) or 'nothing else'}")
+    # An installed farcore is not compiled anew by each command.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     for name in arguments.link or ("wan", "loopback"):
         with _link(name) as link, TemporaryDirectory(prefix="farcore-bench-") as folder:
             _measure(link, arguments.dump.resolve(), Path(folder), arguments.rounds)

@@ -116,7 +116,15 @@ def summary(facts: dict[str, Any]) -> str:
     resumed = f", {readable(facts['resumed'])} of them from before" if facts["resumed"] else ""
     return (
         f"{facts['file']}: {readable(facts['size'])}{resumed}, in {facts['seconds']:.1f} s over {facts['path']}: {saved(tally)}"
+        f"; {proof(facts['path'], facts['digests'])}"
     )
+
+
+def proof(path: str, digests: int) -> str:
+    """By what the bytes are known to be those of the server."""
+    if path != "pages":
+        return "verified by TCP alone"
+    return "verified: each frame by its checksum" + (f", {digests:,} chunks by the server's manifest" if digests else "")
 
 
 def _said(tally: Tally) -> dict[str, int]:

@@ -66,6 +66,7 @@ def test_a_real_dump_comes_byte_for_byte_with_holes_for_zeros(
     assert (done.status, done.stderr) == (0, "")
     assert done.text.startswith(f"{final}: ")
     assert "over pages" in done.text
+    assert "verified: each frame by its checksum" in done.text
     assert digest(final) == digest(path)
     assert sorted(os.listdir(tmp_path)) == ["vmcore"]
     assert final.stat().st_mode & 0o777 == 0o600

@@ -46,6 +46,7 @@ def test_a_file_comes_in_ranges_with_its_query_and_no_token(
         done = farcore("pull", f"{server.url}/bucket/a%2Fb.elf?X-Sig=a%2Bb%3D&x=1", "-o", tmp_path / "copy")
     assert (done.status, done.stderr) == (0, "")
     assert "over ranges: 3.0 MiB zeros" in done.text
+    assert "verified by TCP alone" in done.text
     assert (tmp_path / "copy").read_bytes() == CONTENT
     assert (tmp_path / "copy").stat().st_blocks * 512 < 3 << 20
     assert set(server.requests()) == {"GET /bucket/a%2Fb.elf?X-Sig=a%2Bb%3D&x=1"}
