@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -18,6 +19,8 @@ from farcore_client.credentials import Credentials
 from farcore_client.doors.mount import mounted
 from farcore_client.dumpurl import DumpUrl, ServerUrl
 from farcore_client.remote import connect, courier
+from farcore_client.session import Session
+from farcore_server import tokens
 from tests.client.remote.conftest import dump_url
 from tests.elfwriter import Dump, load
 from tests.live import Live, Serve
@@ -81,6 +84,32 @@ def test_the_file_can_be_read_when_the_command_returns_until_it_is_unmounted(
         (directory / "vmcore").open("r+b")
     subprocess.run(["fusermount3", "-u", directory], check=True)
     assert gone(directory)
+
+
+@requires("openssl")
+def test_over_tls_with_a_token_and_files_named_from_here_the_file_is_the_same(
+    directory: Path, sample: Sample, tmp_path: Path, serve: Serve
+) -> None:
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(["openssl", "req", "-x509", *new, *names], check=True, capture_output=True, cwd=tmp_path)
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text(tokens.add(tmp_path / "tokens", "alice"))
+    tls = ("--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem")
+    live = serve(sample(SAMPLE), *NATIVE, "--token-file", tmp_path / "tokens", *tls)
+    server = ServerUrl.parse(live.url)
+    asked = Credentials(token.read_text(), tmp_path / "cert.pem")
+    url = asyncio.run(_first(server, asked))
+    command: list[str | Path] = [FARCORE, "mount", url, directory, "--token-file", "token", "--cacert", "cert.pem"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert subprocess.run(["cmp", directory / "vmcore", sample(SAMPLE)]).returncode == 0
+
+
+async def _first(server: ServerUrl, asked: Credentials) -> str:
+    async with Session(server, asked) as session:
+        return f"{server}{(await session.dumps())[0]['links']['self']}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -97,13 +97,13 @@ def _detached(dump: DumpUrl, directory: Path, credentials: Credentials, pipe: in
     status = 1
     try:
         os.setsid()
-        os.chdir("/")
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
         syslog.openlog(f"farcore-mount[{os.getpid()}]", 0, syslog.LOG_USER)
 
         def ready() -> None:
+            os.chdir("/")  # not before the files that were named (--cacert) have been read
             os.write(pipe, _READY)
             os.close(pipe)
 
