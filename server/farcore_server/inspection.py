@@ -46,10 +46,12 @@ def inspect(place: Place, rules: Rules) -> tuple[Dump | None, Files | None]:
     identity = Identity.of(found, in_proc=place.path.startswith("/proc/"))
     source = FileSource(fd, identity.size)
     stored_format: StoredFormat | None = None
+    recognised = False
     try:
         start = bytes(source.pread(0, min(_START, source.size)))
         stored_format = sniff(start) if place.address is None else "raw"
         if stored_format is not None:
+            recognised = True
             dump, files = _inspected(Seen(place, identity, stored_format, rules), start, source)
             return (dump and _named_incomplete(dump)), files
         reason = _unknown(start)
@@ -57,7 +59,7 @@ def inspect(place: Place, rules: Rules) -> tuple[Dump | None, Files | None]:
         stored_format, reason = (stored_format if isinstance(error, BadDumpError) else None), str(error)
     except OSError as error:
         stored_format, reason = None, f"it cannot be opened: {error.strerror}"
-    if stored_format is None and not place.expected:
+    if not (recognised or place.expected):
         return None, None
     return _refused(place, identity, stored_format, rules, reason), None
 

@@ -15,9 +15,11 @@ import pytest
 from farcore import arch
 from farcore.arch import Policy
 from farcore.elf import Elf
-from farcore.hosts import HOSTS
+from farcore.hosts import HOSTS, host
 from farcore.source import BytesSource
 from farcore.space import PhysicalSpace
+from farcore_server.catalogue import Catalogue
+from farcore_server.inspection import Rules
 from tests import pages_wire
 from tests.elfwriter import Dump as File
 from tests.elfwriter import load, note
@@ -25,6 +27,7 @@ from tests.http1 import Connection
 from tests.kdumpwriter import Kdump, flattened
 from tests.live import Live, Serve
 from tests.served import QUICK, Said, listed, until
+from tests.storage import disk
 
 BLOCK = 4096
 INFO = b"OSRELEASE=6.1.0-test\nCRASHTIME=1700000000\n"
@@ -281,3 +284,19 @@ def test_a_damaged_page_cuts_a_stream_and_is_named_in_a_batch(serve: Serve, tmp_
         (frame,) = ask(server, links, items)
     assert frame.runs == [(pages_wire.DATA, BLOCK), (pages_wire.UNREADABLE, BLOCK), (pages_wire.DATA, BLOCK)]
     assert frame.data == PAGES[6] + PAGES[8]
+
+
+def test_a_dump_whose_disk_fails_is_listed_as_such_and_read_again_at_the_next_search(tmp_path: Path) -> None:
+    below = tmp_path / "below"
+    below.mkdir()
+    # Not a usual name: for that alone nobody would list it.
+    (below / "saved.bin").write_bytes(WHOLE.tobytes())
+    with disk(below) as shown:
+        catalogue = Catalogue([str(shown.folder)], Rules(host("x86_64"), Policy()))
+        states = []
+        for broken in (range(8192, 16384), range(0)):  # the bitmaps
+            shown.broken = broken
+            shown.forget()
+            catalogue.scan()
+            states.append([dump.state for dump in catalogue.dumps.values()])
+        assert states == [["refused"], ["ready"]]
