@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -18,7 +19,6 @@ import numpy as np
 
 from farcore.errors import FarcoreError
 from farcore.naming import Naming
-from farcore.profile import Profile
 from farcore.regions import Regions
 from farcore.runs import U64
 from farcore.source import Extent
@@ -29,8 +29,8 @@ from farcore_client.remote import RemoteDump, through
 from farcore_client.target import Target
 
 PAGE: Final = 4096
-# The share of the struct pages that a profile must name for the warm-up to be left out: crash's `kmem -i` reads them all.
-ENOUGH: Final = 0.5
+# The share of the struct pages that a profile must name for crash to begin without the warm-up: its `kmem -i` reads them all.
+ALL_OF_MEMMAP: Final = 0.5
 # Seconds that the end of a session waits for a server that takes no lesson.
 PATIENCE: Final = 5.0
 _PERCPU: Final = ("__per_cpu_offset", "__per_cpu_start", "__per_cpu_end")
@@ -49,13 +49,19 @@ def build(known: Vmcoreinfo) -> str:
 
 @contextmanager
 def learning(
-    remote: RemoteDump, target: Target, symbols: Path | None, *, space: Literal["physical", "vmcore"] = "physical"
+    remote: RemoteDump,
+    target: Target,
+    symbols: Path | None,
+    *,
+    space: Literal["physical", "vmcore"] = "physical",
+    enough: float = 0.0,
 ) -> Iterator[None]:
     """For the time of a session on ``target`` through ``space``; without ``symbols``, its vmlinux, CPUs' areas have no names.
 
-    What the session sees is the same without it, and no error of it is anybody's: errors show in reads.
+    Where a profile names less than ``enough`` of the struct pages, the warm-up runs as well. What the session sees is the same
+    without all this, and no error of it is anybody's: errors show in reads.
     """
-    lesson = Lesson(remote, target if space == "physical" else remote.target_of_vmcore(), symbols, space)
+    lesson = Lesson(remote, target if space == "physical" else remote.target_of_vmcore(), symbols, space, enough)
     recalling = threading.Thread(target=lesson.recall, name="farcore lesson", daemon=True)
     recalling.start()
     try:
@@ -68,16 +74,26 @@ def learning(
 class Lesson:
     """One session's: ``recall`` at its start, ``tell`` at its end; both take what a few round trips take."""
 
-    def __init__(self, remote: RemoteDump, target: Target, symbols: Path | None, space: Literal["physical", "vmcore"]) -> None:
-        self.remote, self.target, self.space, self._symbols = remote, target, space, symbols
+    def __init__(
+        self,
+        remote: RemoteDump,
+        target: Target,
+        symbols: Path | None,
+        space: Literal["physical", "vmcore"] = "physical",
+        enough: float = 0.0,
+    ) -> None:
+        self.remote, self.target, self.space, self._symbols, self._share = remote, target, space, symbols, enough
         self.naming: Naming | None = None
+        self._enough = False
 
     def recall(self) -> None:
         """Bring what earlier sessions read, or what every session reads first."""
         with suppress(FarcoreError), self.remote.aside():
-            profile = self._recalled()
-            if profile is None or not self._enough(profile):
+            brought = self._brought()
+            if not self._enough:
                 warmup.bring(self.remote, self.space)
+            if brought is not None:
+                brought.result()
 
     def tell(self) -> None:
         """Tell the server what was read."""
@@ -89,25 +105,21 @@ class Lesson:
             if len(read):
                 self.remote.teach(build(known), self.naming.profile(read, self.remote.etag), within=PATIENCE)
 
-    def _recalled(self) -> Profile | None:
-        """The profile, once its pages are under way; None where nothing is named."""
+    def _brought(self) -> Future[None] | None:
+        """The pages that the profile names, on their way; None where there is none, or nothing has a name."""
         target, known = self.target, self.target.vmcoreinfo
         regions = Regions.of(target.physical, target.elf.header, known) if known else None
         if known is None or regions is None:
             return None
         self.naming = Naming.of(regions, target.physical, _symbols(self._symbols).get)
         profile = self.remote.profile(build(known))
-        if profile is not None:
-            extents = _extents(self.naming.frames(profile, self.remote.etag))
-            if self.space == "vmcore":
-                extents = through(target.elf, target.vmcore.size, extents)
-            self.remote.prefetch(self.space, extents)
-        return profile
-
-    def _enough(self, profile: Profile) -> bool:
-        assert self.naming is not None
-        struct_pages = int(self.naming.regions.memmap["size"].sum()) // PAGE
-        return len(profile.of("memmap")) >= ENOUGH * struct_pages
+        if profile is None:
+            return None
+        self._enough = len(profile.of("memmap")) >= self._share * int(regions.memmap["size"].sum()) // PAGE
+        extents = _extents(self.naming.frames(profile, self.remote.etag))
+        if self.space == "vmcore":
+            extents = through(target.elf, target.vmcore.size, extents)
+        return self.remote.prefetch(self.space, extents)
 
 
 def _symbols(path: Path | None) -> dict[str, int]:

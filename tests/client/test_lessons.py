@@ -67,7 +67,7 @@ def test_what_one_session_read_the_next_one_has_before_it_asks(url: DumpUrl, far
     assert shown.status == 0
     assert f"kernel build {BUILD}, 1 session" in shown.text
     with session(url) as remote:
-        lesson = lessons.Lesson(remote, remote.target(), None, "physical")
+        lesson = lessons.Lesson(remote, remote.target(), None)
         lesson.recall()
         before = remote.counts.misses
         read(remote, pages)

@@ -19,7 +19,7 @@ from farcore_client.doors.crash import launch, stops
 from farcore_client.doors.crash.door import CrashDoor
 from farcore_client.doors.mount import MountError, mounted
 from farcore_client.dumpurl import DumpUrl
-from farcore_client.lessons import learning
+from farcore_client.lessons import ALL_OF_MEMMAP, learning
 from farcore_client.loop import run
 from farcore_client.notice import notice
 from farcore_client.passing import Passing, passed_on
@@ -58,7 +58,7 @@ def command(url: str, symbols: Path | None, door: str | None, credentials: Crede
 def _opened(dump: RemoteDump, target: Target, door: str | None, start: Sequence[str], symbols: str) -> int:
     if door != "remote":
         try:
-            with _mounted(dump) as path, learning(dump, target, Path(symbols), space="vmcore"):
+            with _mounted(dump) as path, learning(dump, target, Path(symbols), space="vmcore", enough=ALL_OF_MEMMAP):
                 notice(f"crash reads the dump through FUSE, as {path}")
                 return _ran([*start, symbols, str(path)])
         except MountError as error:
@@ -66,7 +66,7 @@ def _opened(dump: RemoteDump, target: Target, door: str | None, start: Sequence[
                 raise
             notice(f"no FUSE here ({error})")
     crashes = CrashDoor(target, stops.of(target, Path(symbols)), notice)
-    with crashes.listening(LOOPBACK, 0) as port, learning(dump, target, Path(symbols)):
+    with crashes.listening(LOOPBACK, 0) as port, learning(dump, target, Path(symbols), enough=ALL_OF_MEMMAP):
         notice(f"crash reads the dump through its remote protocol, at {LOOPBACK}:{port}")
         return _ran([*start, *launch.remote(target, f"{LOOPBACK}:{port}", symbols)])
 
