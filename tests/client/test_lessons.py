@@ -66,7 +66,7 @@ def test_what_one_session_read_the_next_one_has_before_it_asks(url: DumpUrl, far
     shown = farcore("profile", "show", str(url))
     assert shown.status == 0
     assert f"kernel build {BUILD}, 1 session" in shown.text
-    with session(url) as remote:
+    with connect(url, Credentials()) as remote:
         lesson = lessons.Lesson(remote, remote.target(), None)
         lesson.recall()
         before = remote.counts.misses
