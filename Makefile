@@ -8,7 +8,7 @@ BIN := .venv/bin
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tools test-vm test-wheel lint types fuzz bench clean
+.PHONY: help demo test test-tools test-vm test-wheel test-debian lint types fuzz bench clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -24,11 +24,14 @@ test-tools: .venv/.dev .venv/.tools ## the tests against real programs; installs
 	$(BIN)/python -m tests.realdumps
 	FARCORE_REQUIRE_TOOLS=1 $(BIN)/pytest -m tools
 
-test-vm: .venv/.dev ## machines that crash in QEMU and are read meanwhile; installs QEMU (as root), 10 minutes
-	FARCORE_VM=$${FARCORE_VM:-.cache/vm} $(BIN)/pytest -s tests/vm/test_crash_kernel.py
+test-vm: .venv/.dev ## machines that crash in QEMU and are read meanwhile; installs QEMU (as root), 12 minutes
+	FARCORE_VM=$${FARCORE_VM:-.cache/vm} $(BIN)/pytest -s tests/vm/test_crash_kernel.py tests/vm/test_large_memory.py
 
 test-wheel: ## sdist, wheel, clean environments: the tests on what pip installs, and a client without a compiler
 	.ci/wheel
+
+test-debian: ## core and server on Debian 12's own numpy and aiohttp, as in a crash kernel; installs those (as root)
+	.ci/debian
 
 lint: .venv/.dev ## style, format, and which package may import which
 	$(BIN)/ruff check

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -17,6 +19,9 @@ from tests.samples import unpack
 # Examples take what they take: the machines are small and shared, and a slow one is not a wrong one.
 settings.register_profile("farcore", settings(), deadline=None)
 settings.load_profile("farcore")
+
+# The hot lane is there with uvloop alone.
+collect_ignore = [] if find_spec("uvloop") else ["server/test_lane.py", "server/test_outlet.py", "properties/test_lane.py"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,7 +56,7 @@ def serve_all_along() -> Iterator[Serve]:
 def _servers() -> Iterator[Serve]:
     with ExitStack() as running:
 
-        def start(*arguments: str | Path, **more: dict[str, str]) -> Live:
+        def start(*arguments: str | Path, **more: Any) -> Live:
             return running.enter_context(farcored(*arguments, **more))
 
         yield start

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http_writer import StreamWriter
 
 from farcore_server import describe, metrics
 from farcore_server.access import Access, access_middleware
@@ -122,8 +123,14 @@ async def _json(request: web.Request, pieces: Iterable[str], headers: Mapping[st
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
-    """Server."""
+    """Server; and aiohttp 3.8 sends the end of a chunked body after a HEAD, and with a 304 a length that is not the dump's."""
     response.headers["Server"] = SERVER
+    if request.method != "HEAD" and response.status != 304:
+        return
+    if response.headers.pop("Transfer-Encoding", None) and isinstance(request.writer, StreamWriter):
+        request.writer.chunked = False
+    if response.status == 304:
+        response.headers.pop("Content-Length", None)
 
 
 def _counting(counts: Metrics) -> Any:

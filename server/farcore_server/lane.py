@@ -15,21 +15,16 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.web_protocol import RequestHandler
 
 from farcore.errors import FarcoreError
 from farcore_server.body import PIECE
+from farcore_server.connection import Connection
 from farcore_server.grant import Grant
 from farcore_server.outlet import Outlet
-from farcore_server.problem import SERVER, Problem
 from farcore_server.turn import Turn
 
 # It leans on RequestHandler's private state: with another aiohttp every request goes the ordinary way.
 TESTED: Final = ("3.14",)
-
-# A new connection has so long, in seconds, for the head of its first request: the slowest link sends one sooner. For a later
-# one it has as long as it may be idle (worker.KEEPALIVE, from the last answer on).
-PATIENCE: Final = 30.0
 
 END: Final = b"\r\n\r\n"
 
@@ -39,15 +34,13 @@ def usable() -> bool:
     return aiohttp.__version__.rpartition(".")[0] in TESTED
 
 
-class Lane(RequestHandler):
-    """A RequestHandler that may hold one Grant."""
+class Lane(Connection):
+    """A Connection that may hold one Grant."""
 
     __slots__ = (
         "_clean",
         "_ended",
         "_grant",
-        "_impatience",
-        "_patience",
         "_pattern",
         "_plain",
         "_quiet",
@@ -58,10 +51,9 @@ class Lane(RequestHandler):
         "outlet",
     )
 
-    def __init__(self, manager: web.Server, turn: Turn, *, patience: float = PATIENCE, **kwargs: Any) -> None:
+    def __init__(self, manager: web.Server, turn: Turn, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
-        self._turn, self._patience = turn, patience
-        self._impatience: asyncio.TimerHandle | None = None
+        self._turn = turn
         self._grant: Grant | None = None
         # The chunk under way, if it is one whole request that came while nothing else was.
         self._pattern: bytes | None = None
@@ -82,17 +74,10 @@ class Lane(RequestHandler):
         """Take hold of the socket, where it may be written to directly."""
         super().connection_made(transport)
         self.outlet = Outlet.of(transport, self._loop, self._turn.sharing)
-        self._impatience = self._loop.call_later(self._patience, self._await_no_longer)
-        if self.transport is not None:
-            # What is written is with the kernel or still with us: a full socket suspends the writer at once. TLS transports
-            # pause a writer at the limit and not above it: at 0 they would do so with nothing to send, and for ever.
-            self.transport.set_write_buffer_limits(high=1 if transport.get_extra_info("ssl_object") else 0)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End what is being sent."""
         self._grant = None
-        if self._impatience is not None:
-            self._impatience.cancel()
         self.late.clear()
         if self._sender is not None:
             self._sender.cancel()
@@ -239,30 +224,12 @@ class Lane(RequestHandler):
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
-    def _await_no_longer(self) -> None:
-        if self._request_count == 0:
-            self.drop()
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        """What is no HTTP is answered like every other error; aiohttp's own text would name what the server runs on."""
-        if status != 400 or request.writer.output_size > 0:
-            return super().handle_error(request, status, exc, message)
-        super().handle_error(request, status, exc, message)  # which tells the log
-        detail = "This is not a request of HTTP/1.1 as RFC 9112 has it, or a field of it is too long; the connection is closed."
-        response = Problem(400, "bad-request", "Bad Request", detail).response()
-        response.headers["Server"] = SERVER
-        response.force_close()
-        return response
-
     def cut(self) -> None:
         """End a connection whose client must not take what it was sent for whole."""
         self._turn.metrics.cut += 1
         self.drop()
 
     def drop(self) -> None:
-        """End the connection at once."""
+        """End the connection at once, and what it was granted."""
         self._grant = None
-        if self.transport is not None:
-            self.transport.abort()
+        super().drop()

@@ -24,6 +24,7 @@ from farcore_server.acceptor import Acceptor
 from farcore_server.access import Access
 from farcore_server.app import make_app
 from farcore_server.catalogue import Catalogue
+from farcore_server.connection import Ordinary
 from farcore_server.indexes import Indexes
 from farcore_server.inspection import Rules
 from farcore_server.lane import Lane, usable
@@ -97,10 +98,10 @@ class Front(web.Server):
         self._counts.connections -= 1
 
     def protocols(self) -> Callable[[], asyncio.Protocol]:
-        """What makes a connection's protocol: the lane where it can be relied on, else aiohttp's own."""
-        if not usable():
-            return self
+        """What makes a connection's protocol: the lane where it can be relied on, else one that stays within aiohttp."""
         # The arguments that Server itself would give to its RequestHandlers.
+        if not usable():
+            return lambda: Ordinary(self, loop=self._loop, **self._kwargs)
         turn = Turn(self._loop, self._counts)
         return lambda: Lane(self, turn, loop=self._loop, **self._kwargs)
 
@@ -117,6 +118,8 @@ class Front(web.Server):
                 await self.shutdown(seconds)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        if isinstance(request.protocol, Ordinary) and (refusal := request.protocol.refusal(request)) is not None:
+            return refusal
         return await self.serving.application.request_handler(request)
 
     def _request(self, *arguments: Any) -> web.BaseRequest:

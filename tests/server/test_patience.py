@@ -7,9 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from farcore_server.lane import Lane
-from farcore_server.metrics import Metrics
-from farcore_server.turn import Turn
+from farcore_server.connection import Connection, Ordinary
 
 PATIENCE = 0.2
 
@@ -18,12 +16,12 @@ async def _hello(request: web.BaseRequest) -> web.Response:
     return web.Response(text="hello")
 
 
+@pytest.mark.parametrize("kind", [Connection, Ordinary])
 @pytest.mark.parametrize("said", [b"", b"G", b"GET / HTTP/1.1\r\nHost: localhost\r\nX: "])
-async def test_a_connection_whose_first_head_never_ends_is_closed(said: bytes) -> None:
+async def test_a_connection_whose_first_head_never_ends_is_closed(said: bytes, kind: type[Connection]) -> None:
     loop = asyncio.get_running_loop()
     front = web.Server(_hello)
-    turn = Turn(loop, Metrics())
-    listener = await loop.create_server(lambda: Lane(front, turn, patience=PATIENCE, loop=loop), "127.0.0.1", 0)
+    listener = await loop.create_server(lambda: kind(front, patience=PATIENCE, loop=loop), "127.0.0.1", 0)
     async with listener:
         port = listener.sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

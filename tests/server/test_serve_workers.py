@@ -478,7 +478,8 @@ def fling(live: Live) -> None:
                 if reset:
                     stranger.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 else:
-                    assert stranger.socket.recv(1 << 16).startswith((b"HTTP/1.0 400", b"HTTP/1.1 405", b"HTTP/1.1 200"))
+                    # aiohttp 3.8 repeats the stranger's version.
+                    assert re.match(rb"HTTP/(1\.0 400|9\.9 400|1\.1 400|1\.1 405|1\.1 200) ", stranger.socket.recv(1 << 16))
     with Connection(live.url) as server:
         assert server.get("/healthz").status == 200
 
