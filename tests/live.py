@@ -42,8 +42,10 @@ Serve = Callable[..., Live]
 
 
 @contextmanager
-def farcored(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> Iterator[Live]:
-    """``farcored serve ARGUMENTS --listen 127.0.0.1:0`` for the time of the body, then SIGTERM; it must end with 0.
+def farcored(
+    *arguments: str | Path, environment: Mapping[str, str] | None = None, listen: str = "127.0.0.1:0"
+) -> Iterator[Live]:
+    """``farcored serve ARGUMENTS --listen LISTEN`` for the time of the body, then SIGTERM; it must end with 0.
 
     The body may stop it first. What it remembers goes with it, unless ``environment`` has a STATE_DIRECTORY. What the server
     wrote to stderr becomes the test's own, which pytest shows if it fails.
@@ -51,7 +53,7 @@ def farcored(*arguments: str | Path, environment: Mapping[str, str] | None = Non
     script = Path(sys.executable).with_name("farcored")
     with TemporaryDirectory(prefix="farcored-") as state, NamedTemporaryFile(prefix="farcored-", suffix=".stderr") as log:
         process = subprocess.Popen(
-            [script, "serve", *arguments, "--listen", "127.0.0.1:0"],
+            [script, "serve", *arguments, "--listen", listen],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -20,6 +20,7 @@ from farcore_client.commands import COMMANDS
 from tests import elfwriter
 from tests.client.conftest import Farcore, Served
 from tests.client.hostile import ETAG, JSON, answer, hostile
+from tests.client.test_info import dump_url
 from tests.live import Serve
 
 SCRIPT = Path(sys.executable).with_name("farcore")
@@ -111,6 +112,19 @@ def test_what_a_server_says_cannot_command_the_terminal_through_stderr(farcore: 
             done = farcore("ls", server.url)
         assert (done.status, len(done.stderr.splitlines())) == (1, 1)
         assert done.stderr.rstrip("\n").isprintable()
+
+
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="no IPv6 here")
+def test_a_server_at_an_address_of_ipv6_is_listed_read_and_pulled(
+    farcore: Farcore, serve: Serve, served: Served, tmp_path: Path
+) -> None:
+    live = serve(served.folder / "small.elf", "--host-arch", "x86_64", listen="[::1]:0")
+    assert live.url.startswith("http://[::1]:")
+    url = dump_url(farcore, live.url, "small.elf")
+    content, copy = (served.folder / "small.elf").read_bytes(), tmp_path / "copy"
+    assert farcore("read", url, "--offset", "0", "--length", str(len(content))).stdout == content
+    assert farcore("pull", url, "-o", copy).status == 0
+    assert copy.read_bytes() == content
 
 
 def test_a_token_is_asked_for_and_taken_from_its_file_or_the_environment(
