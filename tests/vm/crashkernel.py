@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,10 @@ TRIPLETS = {"amd64": "x86_64-linux-gnu", "i386": "i386-linux-gnu"}
 # kernel, one gap of 256 MiB is left beside it and the initramfs.
 NATIVE = Kdump("serve-x86_64", AMD64, AMD64, memory=640, room="256M")
 VIA_I386 = Kdump("serve-x86_64-via-i386", AMD64, I386, memory=640, room="256M")
+# More than a 32-bit address space has. A PC's memory from 2 GiB on lies above 4 GiB. The i386 kernel starts below 896 MiB only,
+# and nothing clears or moves what QEMU has put into this machine's memory.
+LARGE_VIA_I386 = Kdump("serve-x86_64-6g-via-i386", AMD64, I386, memory=6144, room="256M@256M", append="nokaslr")
+Conf = Mapping[str, str | int | Path]  # deploy/kdump's kdump.conf
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +44,22 @@ class Crashed:
 
 
 @contextmanager
-def crashed(out: OutDir, what: Kdump, tokens: Path, seconds: int) -> Iterator[Crashed]:
-    """Boots, crashes, and returns while the crash kernel starts."""
+def crashed(out: OutDir, what: Kdump, conf: Conf, *devices: str, samples: Sequence[int] = ()) -> Iterator[Crashed]:
+    """Boots, crashes, and returns while the crash kernel starts.
+
+    Its kdump action copies the whole dump, or says the digests of ``samples``, two blocks of 64 KiB from each number on.
+    """
     need(out, what.first.program)
     first, crash = kernel(out, what.first), kernel(out, what.crash)
     image = out.scratch(f"{what.name}.initramfs")
-    image.write_bytes(first_initramfs(what, first, crash_initramfs(out, crash, tokens, seconds), crash.image))
+    image.write_bytes(first_initramfs(what, first, crash_initramfs(out, crash, conf, samples), crash.image))
     disk = out.scratch(f"{what.name}.disk")
     with disk.open("wb") as file:
         file.truncate(DISK)
     port = free_port()
     argv = [
-        *(*what.first.qemu, "-m", str(what.memory), "-smp", "2"),
-        *("-kernel", str(first.image), "-initrd", str(image)),
-        *("-append", f"console={what.first.console} crashkernel={what.room} init_on_free=1"),
+        *(*what.first.qemu, "-m", str(what.memory), "-smp", "2", *devices),
+        *("-kernel", str(first.image), "-initrd", str(image), "-append", what.command_line),
         *("-drive", f"file={disk},format=raw,if=none,id=d0,cache=unsafe", "-device", "virtio-blk-pci,drive=d0"),
         *("-netdev", f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:8787"),
         *("-device", "virtio-net-pci,netdev=n0,romfile="),
@@ -69,34 +75,34 @@ def free_port() -> int:
     return port
 
 
-def crash_initramfs(out: OutDir, crash: Kernel, tokens: Path, seconds: int) -> bytes:
-    """The crash kernel's archive: farcored's folder, the script that serves, the digests of the tokens."""
+def crash_initramfs(out: OutDir, crash: Kernel, conf: Conf, samples: Sequence[int]) -> bytes:
+    """The crash kernel's archive: what deploy/kdump puts into one, and an init script that runs it."""
     names = (*crash.guest.disk, *NETWORK)
     modules = crash.modules(*names)
     order = [name for name in names if f"mod/{name}.ko" in modules]
     files: dict[str, Content] = {
         "mod/order": " ".join(order).encode(),
-        "usr/lib/farcore-kdump/serve-vmcore": DEPLOY / "serve-vmcore",
         "etc/before_2007.py": INITS / "before_2007.py",
         "etc/udhcpc": INITS / "udhcpc.sh",
-        "etc/farcore/tokens": tokens.read_bytes(),
-        "etc/farcore/kdump.conf": f"FARCORE_SECONDS={seconds}\n".encode(),
+        "etc/samples": " ".join(map(str, samples)).encode(),
     }
-    return crash.initramfs("init-serve.sh", files | modules | collected(out, crash.guest))
+    return crash.initramfs("init-serve.sh", files | modules | deployed(out, crash.guest, conf))
 
 
-def collected(out: OutDir, guest: Guest) -> dict[str, Content]:
-    """deploy/kdump/collect.py's folder by path in the archive, made by Debian's Python of that architecture."""
-    folder = out.scratch(f"farcore-{guest.architecture}")
+def deployed(out: OutDir, guest: Guest, conf: Conf) -> dict[str, Content]:
+    """What deploy/kdump/build makes of a kdump.conf, with Debian's Python of that architecture, by path in the archive."""
+    folder, written = out.scratch(f"farcore-{guest.architecture}"), out.scratch("kdump.conf")
     if folder.exists():
-        run(out, f"collect-{guest.architecture}", "rm", "-r", folder)
-    python(out, guest, DEPLOY / "collect.py", folder)
+        run(out, f"build-{guest.architecture}", "rm", "-r", folder)
+    lines = {**conf, "FARCORE_PYTHON": python(out, guest)}
+    written.write_text("".join(f"{key}={shlex.quote(str(value))}\n" for key, value in lines.items()))
+    run(out, f"build-{guest.architecture}", DEPLOY / "build", folder, written)
     files: dict[str, Content] = {"usr/lib/farcore/lib/python3.11/lib-dynload/.keep": b""}
-    return files | {f"usr/lib/farcore/{path.relative_to(folder)}": path for path in folder.rglob("*") if path.is_file()}
+    return files | {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
 
 
-def python(out: OutDir, guest: Guest, *arguments: str | Path) -> str:
-    """Output of Debian's own Python of the guest's architecture, with its packages and this tree's farcore: no emulation."""
+def python(out: OutDir, guest: Guest) -> Path:
+    """A script: Debian's own Python of the guest's architecture with its packages and this tree's farcore, not emulated."""
     apt = Apt(out, guest.architecture)
     home = apt.home / "server"
     for name in PACKAGES:
@@ -106,10 +112,11 @@ def python(out: OutDir, guest: Guest, *arguments: str | Path) -> str:
     libraries = ":".join([*folders, f"{folders[1]}/blas", f"{folders[1]}/lapack"])
     loader = next(path for path in Path(folders[0]).glob("ld-linux*"))
     packages = (home / "usr/lib/python3/dist-packages", TOP / "core", TOP / "server")
-    environment = os.environ | {
-        "PYTHONHOME": f"{home}/usr",
-        "PYTHONPATH": ":".join(map(str, packages)),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    argv = [loader, "--library-path", libraries, home / "usr/bin/python3.11", "-P", *arguments]
-    return run(out, f"python-{guest.architecture}", *argv, env=environment)
+    argv = [loader, "--library-path", libraries, home / "usr/bin/python3.11", "-P"]
+    script = out.scratch(f"python-{guest.architecture}")
+    script.write_text(
+        f"#!/bin/sh\nexport PYTHONHOME={home}/usr PYTHONPATH={':'.join(map(str, packages))} PYTHONDONTWRITEBYTECODE=1\n"
+        f'exec {shlex.join(map(str, argv))} "$@"\n'
+    )
+    script.chmod(0o755)
+    return script

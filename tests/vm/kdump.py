@@ -26,6 +26,12 @@ class Kdump:
     memory: int = 320  # MiB
     room: str = "128M"
     headers: str = ""  # kexec's option for the ELF headers that it prepares
+    append: str = "init_on_free=1"  # to the command line of the kernel that crashes
+
+    @property
+    def command_line(self) -> str:
+        """Of the kernel that crashes."""
+        return f"console={self.first.console} crashkernel={self.room} {self.append}"
 
 
 NATIVE = Kdump("kdump-x86_64.elf", AMD64, AMD64)
@@ -50,7 +56,7 @@ def _run(out: OutDir, what: Kdump, part: Path) -> None:
     argv = [
         *(*what.first.qemu, "-m", str(what.memory), "-smp", "2"),
         *("-kernel", str(first.image), "-initrd", str(image)),
-        *("-append", f"console={what.first.console} crashkernel={what.room} init_on_free=1"),
+        *("-append", what.command_line),
         *("-drive", f"file={part},format=raw,if=none,id=d0,cache=unsafe", "-device", "virtio-blk-pci,drive=d0"),
     ]
     with Machine(argv, out.log(f"{what.name}.serial")) as machine:

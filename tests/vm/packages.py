@@ -22,6 +22,7 @@ PROGRAMS = {
     "gdb-multiarch": "gdb-multiarch",
     "makedumpfile": "makedumpfile",
     "objcopy": "binutils",
+    "openssl": "openssl",
     "qemu-system-aarch64": "qemu-system-arm",
     "qemu-system-arm": "qemu-system-arm",
     "qemu-system-ppc": "qemu-system-ppc",

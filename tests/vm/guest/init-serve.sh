@@ -14,13 +14,22 @@ uptime() {
 	echo "${up%%.*}"
 }
 
-# Once farcored has answered for a while: what it takes, and what is left.
+# While farcored runs: what its processes take, the most that each had, and the least that was left beside them. Dropping the
+# caches changes the modification time of /proc/vmcore.
 measure() {
-	sleep 60
-	for process in /proc/[0-9]*; do
-		[ ! "$process/exe" -ef $home/lib/loader ] || sed -n 's/^\(Rss\|Pss\|Private_Dirty\): *\(.*\)/FARCORED_\1=\2/p' "$process/smaps_rollup"
+	least=$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)
+	first=$(stat -c %Y /proc/vmcore)
+	while sleep 5; do
+		echo 7 >/proc/sys/vm/drop_caches
+		figures=$(for process in /proc/[0-9]*; do
+			[ ! "$process/exe" -ef $home/lib/loader ] || sed -n "s/^\(VmHWM\|Rss\|Pss\|Private_Dirty\):[[:space:]]*\([0-9]*\).*/\1=\2/p" \
+				"$process/status" "$process/smaps_rollup" | tr '\n' ' '
+		done 2>/dev/null)
+		[ -n "$figures" ] || continue
+		left=$(sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/meminfo)
+		[ "$left" -ge "$least" ] || least=$left
+		echo "FARCORED_KIB $figures MEMORY_LEFT_KIB $least VMCORE_MTIME $first $(stat -c %Y /proc/vmcore)" >/run/measured
 	done
-	sed -n 's/^\(MemTotal\|MemAvailable\): *\(.*\)/\1=\2/p' /proc/meminfo
 }
 
 echo "CRASHKERNEL $(uname -rm)"
@@ -29,7 +38,14 @@ measure &
 started=$(uptime)
 /usr/lib/farcore-kdump/serve-vmcore udhcpc -i eth0 -n -q -s /etc/udhcpc
 echo "KDUMP_ACTION after $(($(uptime) - started)) s"
+cat /run/measured
 echo "VMCORE_SIZE=$(stat -c %s /proc/vmcore)"
-dd if=/proc/vmcore of=/dev/vda bs=1M conv=fsync 2>/dev/null && echo "VMCORE_SHA256=$(sha256sum /proc/vmcore | head -c 64)"
+if [ -s /etc/samples ]; then
+	for block in $(cat /etc/samples); do
+		echo "VMCORE_SAMPLE $block $(dd if=/proc/vmcore bs=65536 skip="$block" count=2 2>/dev/null | sha256sum | head -c 64)"
+	done
+else
+	dd if=/proc/vmcore of=/dev/vda bs=1M conv=fsync 2>/dev/null && echo "VMCORE_SHA256=$(sha256sum /proc/vmcore | head -c 64)"
+fi
 echo KDUMP_DONE
 poweroff -f
