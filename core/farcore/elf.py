@@ -121,10 +121,19 @@ class Ehdr:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Elf:
-    """An ELF core: its header, and ``segments``, an array of SEGMENT, one entry a program header, in file order."""
+    """An ELF core: its header, and ``segments``, an array of SEGMENT, one entry a program header, in file order.
+
+    Of one that was composed in more fragments than a description lists, ``unlisted`` PT_LOADs behind them are left out.
+    """
 
     header: Ehdr
     segments: Segments
+    unlisted: int = 0
+
+    @property
+    def count(self) -> int:
+        """How many program headers there are, listed or not."""
+        return len(self.segments) + self.unlisted
 
     @property
     def loads(self) -> Segments:

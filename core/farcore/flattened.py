@@ -32,7 +32,7 @@ _SHORT: Final = 4096
 _WINDOW: Final = 64 << 10
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Flattened:
     """What a stream restores to: ``size`` bytes; ``problem`` says where it ends too early or cannot be followed."""
 

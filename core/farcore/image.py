@@ -22,7 +22,7 @@ from farcore.runs import U64, Kind, paint
 from farcore.source import Extent
 
 # The composition below. It is part of every ETag, so that a new composition never meets an old cache.
-VERSION: Final = 1
+VERSION: Final = 2
 PAGE: Final = 4096
 
 
@@ -39,7 +39,7 @@ def normalised(elf: Elf, size: int, notes: Sequence[Extent]) -> Layout:
     # An extent may end without its last note's padding, which must not shift the notes behind it.
     edges = list(accumulate((up(length, 4) for _, length in notes), initial=notes_at))
     notes_end, begin = edges[-1], up(edges[-1], PAGE)
-    room = rooms(loads)
+    room = rooms(loads["paddr"], loads["filesz"])
     total = begin + sum(room.tolist())
     if total >= 1 << elf.header.bits:
         raise BadDumpError("the image would be larger than its ELF class can say; read the dump as it is", term="segments")
@@ -75,23 +75,27 @@ def front(header: Ehdr, count: int) -> int:
     return EHDR_SIZE[header.bits] + count * PHDR_SIZE[header.bits] + extra
 
 
-def rooms(loads: Segments) -> U64:
+def rooms(paddr: U64, filesz: U64) -> U64:
     """How many bytes of whole pages each PT_LOAD takes: uint64 (PT_LOADs,)."""
     page = np.uint64(PAGE)
-    taken: U64 = (loads["paddr"] % page + loads["filesz"] + page - np.uint64(1)) // page * page
+    taken: U64 = (paddr % page + filesz + page - np.uint64(1)) // page * page
     return taken
 
 
 def headers(own: Ehdr, segments: Segments) -> bytes:
     """ELF header, program headers, and section header 0 where the count needs it."""
     count = len(segments)
+    return placed(own, count).pack() + pack_segments(segments, own) + (pack_count(count, own) if count >= PN_XNUM else b"")
+
+
+def placed(own: Ehdr, count: int) -> Ehdr:
+    """The header before ``count`` program headers, and section header 0 behind them where the count needs it."""
     extended = count >= PN_XNUM
-    end = EHDR_SIZE[own.bits] + count * PHDR_SIZE[own.bits]
-    header = dataclasses.replace(
+    return dataclasses.replace(
         own,
         entry=0,
         phoff=EHDR_SIZE[own.bits],
-        shoff=end if extended else 0,
+        shoff=EHDR_SIZE[own.bits] + count * PHDR_SIZE[own.bits] if extended else 0,
         ehsize=EHDR_SIZE[own.bits],
         phentsize=PHDR_SIZE[own.bits],
         phnum=PN_XNUM if extended else count,
@@ -99,4 +103,3 @@ def headers(own: Ehdr, segments: Segments) -> bytes:
         shnum=1 if extended else 0,
         shstrndx=0,
     )
-    return header.pack() + pack_segments(segments, own) + (pack_count(count, own) if extended else b"")

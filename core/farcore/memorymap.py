@@ -16,17 +16,22 @@ import numpy.typing as npt
 
 from farcore.errors import FaultError
 from farcore.kdump import Kdump
-from farcore.runs import Kind, Run, Runs
+from farcore.runs import Kind, Run, Runs, compose
 from farcore.source import Source
 
 PAGE: Final = 4096
 # Read at once.
 PIECE: Final = 1 << 20
-# Bytes read, and runs made, in a step: a few milliseconds.
+# Bytes read in a step: a few milliseconds. Of page descriptors 64 times as many are told.
 STEP: Final = 4 << 20
+_DESCRIBED: Final = 64 * STEP
+# Runs made in a step.
 STEP_RUNS: Final = 1 << 12
 
 NAMES: Final = {Kind.DATA: "data", Kind.ZERO: "zero", Kind.EXCLUDED: "excluded", Kind.ABSENT: "absent"}
+
+_Piece = tuple[int, int, Kind]
+_KINDS: Final = tuple(Kind)
 
 
 def steps(memory: Source, runs: Runs, size: int) -> Iterator[list[Run]]:
@@ -34,19 +39,17 @@ def steps(memory: Source, runs: Runs, size: int) -> Iterator[list[Run]]:
 
     ``memory`` is read by address where ``runs`` have data, a Kdump by its page descriptors; offsets are 0.
     """
-    told = _described if isinstance(memory, Kdump) else _read
     joined = _Joined()
-    read = 0
-    for start, stop, kind in _pieces(runs, size):
-        if kind is not Kind.DATA:
+    at = 0
+    for pieces in _described(memory) if isinstance(memory, Kdump) else _read(memory, runs, size):
+        for start, stop, kind in pieces:
+            if at < start:
+                joined.add(at, start, Kind.ABSENT)
             joined.add(start, stop, kind)
-        else:
-            read += stop - start
-            for run in told(memory, start, stop):
-                joined.add(*run)
-        if read >= STEP or len(joined.done) >= STEP_RUNS:
-            yield joined.take()
-            read = 0
+            at = stop
+        yield joined.take()
+    if at < size:
+        joined.add(at, size, Kind.ABSENT)
     yield [*joined.take(), *joined.last]
 
 
@@ -79,8 +82,24 @@ def _pieces(runs: Runs, size: int) -> Iterator[tuple[int, int, Kind]]:
         yield start, stop, kind
 
 
-def _read(memory: Source, start: int, stop: int) -> Iterator[tuple[int, int, Kind]]:
-    """Data of [start, stop) and zeros, told apart page by page."""
+def _read(memory: Source, runs: Runs, size: int) -> Iterator[list[_Piece]]:
+    """By reading what is data, STEP bytes at a time."""
+    found: list[_Piece] = []
+    read = 0
+    for start, stop, kind in _pieces(runs, size):
+        if kind is not Kind.DATA:
+            found.append((start, stop, kind))
+        else:
+            read += stop - start
+            found += _told_apart(memory, start, stop)
+        if read >= STEP or len(found) >= STEP_RUNS:
+            yield found
+            found, read = [], 0
+    yield found
+
+
+def _told_apart(memory: Source, start: int, stop: int) -> Iterator[_Piece]:
+    """Data of [start, stop) and zeros, page by page."""
     try:
         content = memory.pread(start, stop - start)
     except FaultError:
@@ -91,23 +110,68 @@ def _read(memory: Source, start: int, stop: int) -> Iterator[tuple[int, int, Kin
         padded = bytearray(last - first)
         padded[start - first : stop - first] = content
         content = memoryview(padded)
-    yield from _ranges(first, PAGE, _zero(content), start, stop)
+    zero = _zero(content)
+    edges = [0, *(np.flatnonzero(zero[1:] != zero[:-1]) + 1).tolist(), len(zero)]
+    for low, high in pairwise(edges):
+        kind = Kind.ZERO if zero[low] else Kind.DATA
+        yield max(start, first + low * PAGE), min(stop, first + high * PAGE), kind
 
 
-def _described(memory: Source, start: int, stop: int) -> Iterator[tuple[int, int, Kind]]:
-    assert isinstance(memory, Kdump)
-    for address, zero in memory.zeros(start, stop):
-        yield from _ranges(address, memory.block, zero, start, stop)
+def _described(memory: Kdump) -> Iterator[list[_Piece]]:
+    """By page descriptors, as many as _DESCRIBED bytes have at a time."""
+    for some in _slices(memory.pages.runs):
+        data = np.flatnonzero(some.kind == Kind.DATA)
+        start, end = some.offset[data], some.offset[data] + some.stop[data] - some.start[data]
+        # Frames that were lost have descriptors as well, or had.
+        breaks = (np.flatnonzero(start[1:] != end[:-1]) + 1).tolist()
+        edges = [0, *breaks, len(data)] if len(data) else []
+        told = [_zeros(memory, int(start[low]), int(end[high - 1])) for low, high in pairwise(edges)]
+        if told:
+            some = compose(some, _joined(told))
+        yield list(zip(some.start.tolist(), some.stop.tolist(), map(_KINDS.__getitem__, some.kind.tolist()), strict=True))
+
+
+def _joined(parts: list[Runs]) -> Runs:
+    """One after the other."""
+    return Runs(
+        np.concatenate([each.start for each in parts]),
+        np.concatenate([each.stop for each in parts]),
+        np.concatenate([each.offset for each in parts]),
+        np.concatenate([each.kind for each in parts]),
+    )
+
+
+def _zeros(memory: Kdump, start: int, end: int) -> Runs:
+    """Runs over the dumped pages [start, end), zeros told from data."""
+    block = memory.block
+    zero = memory.zeros(start // block, (end - start) // block)
+    edges = np.concatenate([[0], np.flatnonzero(zero[1:] != zero[:-1]) + 1, [len(zero)]]).astype(np.uint64)
+    at = edges * np.uint64(block) + np.uint64(start)
+    kind = np.where(zero[edges[:-1].astype(np.intp)], Kind.ZERO, Kind.DATA).astype(np.uint8)
+    return Runs(at[:-1], at[1:], at[:-1], kind)
+
+
+def _slices(runs: Runs) -> Iterator[Runs]:
+    """The runs, STEP_RUNS and _DESCRIBED bytes of data at most at a time; one that is longer is cut."""
+    at, done = 0, 0
+    while at < len(runs):
+        few = slice(at, at + STEP_RUNS)
+        start, stop, offset = (column[few].copy() for column in (runs.start, runs.stop, runs.offset))
+        kind = runs.kind[few]
+        skipped = max(0, done - int(start[0]))
+        start[0] += np.uint64(skipped)
+        offset[0] += np.uint64(skipped)
+        ends = np.cumsum(np.where(kind == Kind.DATA, stop - start, np.uint64(0)), dtype=np.uint64)
+        full = int(np.searchsorted(ends, np.uint64(_DESCRIBED)))
+        if full < len(ends) and ends[full] > _DESCRIBED:
+            stop[full] -= ends[full] - np.uint64(_DESCRIBED)
+            at, done = at + full, int(stop[full])
+        else:
+            at += min(full + 1, len(ends))
+        some = slice(0, full + 1)
+        yield Runs(start[some], stop[some], offset[some], kind[some])
 
 
 def _zero(content: bytes | bytearray | memoryview) -> npt.NDArray[np.bool_]:
     """Which pages hold zeros alone."""
     return np.logical_not(np.frombuffer(content, np.uint64).reshape(-1, PAGE // 8).any(axis=1))
-
-
-def _ranges(first: int, grain: int, zero: npt.NDArray[np.bool_], start: int, stop: int) -> Iterator[tuple[int, int, Kind]]:
-    """Blocks of ``grain`` bytes from ``first`` on as ranges of [start, stop)."""
-    edges = [0, *(np.flatnonzero(zero[1:] != zero[:-1]) + 1).tolist(), len(zero)]
-    for low, high in pairwise(edges):
-        kind = Kind.ZERO if zero[low] else Kind.DATA
-        yield max(start, first + low * grain), min(stop, first + high * grain), kind

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from threading import Lock
 
-Page = bytes | memoryview
+from farcore.codecs import Page
 
 
 class PageCache:

@@ -83,14 +83,14 @@ def paint(start: U64, stop: U64, offset: U64, kind: npt.NDArray[np.uint8]) -> Ru
     start, stop, offset, kind = start[order], stop[order], offset[order], kind[order]
     by_start = np.argsort(start, kind="stable")
     if np.all(stop[by_start][:-1] <= start[by_start][1:]):
-        return _join(start[by_start], stop[by_start], offset[by_start], kind[by_start])
+        return join(start[by_start], stop[by_start], offset[by_start], kind[by_start])
     points = np.unique(np.concatenate([start, stop]))
     owner = _lowest_cover(np.searchsorted(points, start), np.searchsorted(points, stop), len(points) - 1)
     covered = np.flatnonzero(owner < len(start))
     owner = owner[covered]
     low = points[covered]
     moved = np.where(kind[owner] == Kind.DATA, offset[owner] + (low - start[owner]), np.uint64(0))
-    return _join(low, points[covered + 1], moved, kind[owner])
+    return join(low, points[covered + 1], moved, kind[owner])
 
 
 def _lowest_cover(first: npt.NDArray[np.intp], last: npt.NDArray[np.intp], cells: int) -> npt.NDArray[np.intp]:
@@ -116,7 +116,7 @@ def _lowest_cover(first: npt.NDArray[np.intp], last: npt.NDArray[np.intp], cells
     return owner
 
 
-def _join(start: U64, stop: U64, offset: U64, kind: npt.NDArray[np.uint8]) -> Runs:
+def join(start: U64, stop: U64, offset: U64, kind: npt.NDArray[np.uint8]) -> Runs:
     """Neighbours of one kind that continue each other (for DATA in the source too) become one."""
     if len(start) == 0:
         return Runs(start, stop, offset, kind)
@@ -151,7 +151,7 @@ def compose(outer: Runs, inner: Runs) -> Runs:
     rest = np.flatnonzero(outer.kind != Kind.DATA)
     start = np.concatenate([at, outer.start[rest]])
     order = np.argsort(start, kind="stable")
-    return _join(
+    return join(
         start[order],
         np.concatenate([at + (high - low), outer.stop[rest]])[order],
         np.concatenate([offset, np.zeros(len(rest), np.uint64)])[order],

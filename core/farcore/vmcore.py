@@ -14,36 +14,43 @@ from typing import Final
 import numpy as np
 
 from farcore import notes
+from farcore.coreheaders import Headers, Linear, Loads
 from farcore.diskdump import Diskdump
-from farcore.elf import ET_CORE, MAX_PHNUM, PN_XNUM, PT_LOAD, PT_NOTE, SEGMENT, Bits, Data, Ehdr, Elf, Segments
-from farcore.errors import BadDumpError
-from farcore.image import PAGE, front, headers, rooms, up
+from farcore.elf import ET_CORE, PN_XNUM, PT_NOTE, SEGMENT, Bits, Data, Ehdr, Elf
+from farcore.image import PAGE, front, rooms, up
 from farcore.layout import Layout
 from farcore.notes import MAX_BYTES, Notes
-from farcore.runs import U64, Kind, Runs, paint
+from farcore.runs import U64, Kind, Runs, join
 from farcore.source import BytesSource, Source
 
-# Read, write, execute, as /proc/vmcore has it.
-_FLAGS: Final = 7
+__all__ = ["LISTED", "Linear", "VmcoreImage", "compose", "header", "note", "notes_of", "read_notes", "too_many"]
+
 _NOTE: Final[dict[Data, str]] = {"LE": "<3I", "BE": ">3I"}
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """Physical [start, stop) is mapped from virtual ``vaddr`` on; ``again`` where that is a second mapping, of the image."""
-
-    start: int
-    stop: int
-    vaddr: int
-    again: bool = False
+# Program headers of an image that are kept at hand, for descriptions (3.5 MB of JSON) and virtual addresses; the image has all.
+LISTED: Final = 1 << 14
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VmcoreImage:
-    """The image: ``elf`` as its reader sees it, and ``layout`` over what ``runs`` were over."""
+    """The image: ``elf`` as its reader sees it, its ``headers``, and the ``body`` behind them, over what ``runs`` were over."""
 
     elf: Elf
-    layout: Layout
+    headers: Headers
+    body: Runs
+    size: int
+
+    @property
+    def layout(self) -> Layout:
+        """The image, with its headers in memory: of one in few fragments."""
+        return Layout("vmcore", self.size, self.body, bytes(self.headers.pread(0, self.headers.size)))
+
+    def beside(self, at: int) -> Layout:
+        """The image, over a source that has the headers too, at ``at``."""
+        front, body = np.array([0, self.headers.size, at], np.uint64), self.body
+        start, stop, offset = (
+            np.concatenate([front[i : i + 1], each]) for i, each in enumerate((body.start, body.stop, body.offset))
+        )
+        return Layout("vmcore", self.size, Runs(start, stop, offset, np.append(np.uint8(Kind.DATA), body.kind)))
 
 
 def header(machine: int, bits: Bits, data: Data) -> Ehdr:
@@ -52,76 +59,65 @@ def header(machine: int, bits: Bits, data: Data) -> Ehdr:
 
 
 def compose(own: Ehdr, runs: Runs, raw_notes: bytes, linear: tuple[Linear, ...] = ()) -> VmcoreImage:
-    """The image of physical memory ``runs``. BadDumpError (segments) for more PT_LOADs than any reader takes.
+    """The image of physical memory ``runs``.
 
     A 32-bit image that would not fit its class is ELF64, as QEMU and kexec-tools write those of i386 with PAE.
     """
-    loads, again = _loads(runs, linear)
-    if 1 + len(loads) + len(again) > MAX_PHNUM:
-        raise BadDumpError(
-            f"the dump is in {len(loads):,} fragments, and an ELF core has {MAX_PHNUM:,} at most: read it with crash",
-            term="segments",
-        )
-    count = 1 + len(loads) + len(again)
-    highest = int((loads["paddr"] + loads["memsz"]).max(initial=0))
-    needed = highest + int(loads["filesz"].sum()) + (count + 2 << 6) + len(raw_notes) + count * 2 * PAGE
+    runs = _cut(runs, linear)
+    where = np.flatnonzero(runs.kind == Kind.DATA).astype(np.uint32)
+    loads = Loads(runs, where, np.zeros(len(where), np.uint64), linear)
+    images = [each for each in linear if each.again]
+    count = 1 + sum(len(loads.again(each)) for each in images) + len(where)
+    start, stop = runs.start[where], runs.stop[where]
+    room = rooms(start, stop - start)
+    needed = int(stop.max(initial=0)) + int(room.sum()) + (count + 2 << 6) + len(raw_notes) + 2 * PAGE
     if own.bits == 32 and needed >= 1 << 32:
         own = header(own.machine, 64, own.data)
     notes_at = up(front(own, count), PAGE)
     begin = up(notes_at + len(raw_notes), PAGE)
-    page = np.uint64(begin) + np.concatenate([np.zeros(1, np.uint64), np.cumsum(rooms(loads), dtype=np.uint64)])
-    start = page[:-1] + loads["paddr"] % np.uint64(PAGE)
-    total = int(page[-1])
-    segments = np.zeros(count, SEGMENT)
-    segments[0] = (PT_NOTE, 0, notes_at, 0, 0, len(raw_notes), len(raw_notes), 0)
-    segments[1 : 1 + len(again)] = again
-    segments[1 + len(again) :] = loads
-    segments["offset"][1 + len(again) :] = start
+    # An offset and its address are at the same place of a page.
+    loads.offset[:] = np.uint64(begin) + np.cumsum(room, dtype=np.uint64) - room + start % np.uint64(PAGE)
+    few = np.zeros(1, SEGMENT)
+    few[0] = (PT_NOTE, 0, notes_at, 0, 0, len(raw_notes), len(raw_notes), 0)
     # The image's bytes are where the run has them.
-    each = np.searchsorted(loads["paddr"], again["paddr"], side="right") - 1
-    segments["offset"][1 : 1 + len(again)] = start[each] + (again["paddr"] - loads["paddr"][each])
-    segments.flags.writeable = False
-    head = headers(own, segments).ljust(notes_at, b"\0") + raw_notes
-    bounds = np.array([notes_at + len(raw_notes), total], np.uint64)
-    layout = paint(
-        np.concatenate([start, bounds[:1]]),
-        np.concatenate([start + loads["filesz"], bounds[1:]]),
-        np.concatenate([loads["offset"], bounds[:1] * np.uint64(0)]),
-        np.repeat(np.array([Kind.DATA, Kind.ZERO], np.uint8), [len(loads), 1]),
+    few = np.concatenate([few, *map(loads.again, images)])
+    headers = Headers(own, few, loads, notes_at, raw_notes)
+    size = max(headers.size, begin + int(room.sum()))
+    listed = np.concatenate([few, loads.rows(0, max(0, LISTED - len(few)))])
+    listed.flags.writeable = False
+    elf = Elf(headers.header, listed, count - len(listed))
+    return VmcoreImage(elf, headers, _body(loads, stop - start, headers.size, size), size)
+
+
+def _body(loads: Loads, length: U64, begin: int, size: int) -> Runs:
+    """The PT_LOADs' bytes by where they stand, and zeros between them."""
+    stop = loads.offset + length
+    data = np.zeros(len(stop), np.uint8)
+    edges = np.append(np.uint64(begin), stop), np.append(loads.offset, np.uint64(size))
+    gaps = np.flatnonzero(edges[0] < edges[1])
+    start = np.concatenate([loads.offset, edges[0][gaps]])
+    order = np.argsort(start, kind="stable")
+    return join(
+        start[order],
+        np.concatenate([stop, edges[1][gaps]])[order],
+        np.concatenate([loads.runs.offset[loads.where], np.zeros(len(gaps), np.uint64)])[order],
+        np.concatenate([data, np.full(len(gaps), Kind.ZERO, np.uint8)])[order],
     )
-    written = Ehdr.parse(head[:64])
-    return VmcoreImage(Elf(written, segments), Layout("vmcore", max(total, len(head)), layout, head))
 
 
-def _loads(runs: Runs, linear: tuple[Linear, ...]) -> tuple[Segments, Segments]:
-    """PT_LOADs for all runs of data, ``offset`` still that of the source below, and those that describe some again."""
-    data = runs.kind == Kind.DATA
-    start, stop, offset = _cut(runs.start[data], runs.stop[data], runs.offset[data], linear)
-    loads = np.zeros(len(start), SEGMENT)
-    loads["type"], loads["flags"], loads["offset"] = PT_LOAD, _FLAGS, offset
-    loads["paddr"] = loads["vaddr"] = start
-    loads["filesz"] = loads["memsz"] = stop - start
-    again = []
-    for each in linear:
-        inside = np.flatnonzero((loads["paddr"] >= np.uint64(each.start)) & (stop <= np.uint64(each.stop)))
-        vaddr = loads["paddr"][inside] - np.uint64(each.start) + np.uint64(each.vaddr)
-        if each.again:
-            some = loads[inside].copy()
-            some["vaddr"] = vaddr
-            again.append(some)
-        else:
-            loads["vaddr"][inside] = vaddr
-    return loads, np.concatenate(again) if again else np.empty(0, SEGMENT)
-
-
-def _cut(start: U64, stop: U64, offset: U64, linear: tuple[Linear, ...]) -> tuple[U64, U64, U64]:
-    """The same runs, cut where a mapping begins or ends."""
-    for edge in sorted({np.uint64(edge) for each in linear for edge in (each.start, each.stop)}):
-        i = int(np.searchsorted(stop, edge, side="right"))
-        if i < len(start) and start[i] < edge:
-            offset = np.insert(offset, i + 1, offset[i] + (edge - start[i]))
-            start, stop = np.insert(start, i + 1, edge), np.insert(stop, i, edge)
-    return start, stop, offset
+def _cut(runs: Runs, linear: tuple[Linear, ...]) -> Runs:
+    """The same runs, cut where a mapping begins or ends within one."""
+    for edge in sorted({np.uint64(edge) for each in linear if not each.again for edge in (each.start, each.stop)}):
+        i = int(np.searchsorted(runs.stop, edge, side="right"))
+        if i < len(runs) and runs.start[i] < edge:
+            moved = runs.offset[i] + (edge - runs.start[i])
+            runs = Runs(
+                np.insert(runs.start, i + 1, edge),
+                np.insert(runs.stop, i, edge),
+                np.insert(runs.offset, i + 1, moved),
+                np.insert(runs.kind, i + 1, runs.kind[i]),
+            )
+    return runs
 
 
 def note(name: str, kind: int, desc: bytes, data: Data) -> bytes:
@@ -150,9 +146,9 @@ def read_notes(raw: bytes, own: Ehdr) -> Notes:
 
 def too_many(elf: Elf) -> str | None:
     """A sentence where crash and makedumpfile will not read the image: their count of program headers has 16 bits."""
-    if len(elf.segments) < PN_XNUM:
+    if elf.count < PN_XNUM:
         return None
     return (
-        f"the dump is in {len(elf.loads):,} fragments, more than crash and makedumpfile take in an ELF core: "
+        f"the dump is in {len(elf.loads) + elf.unlisted:,} fragments, more than crash and makedumpfile take in an ELF core: "
         "they read it as it is stored"
     )

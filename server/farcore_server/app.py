@@ -53,8 +53,9 @@ class Pages:
             raise missing(request.match_info["id"])
         if "text/html" not in request.headers.get("Accept", ""):
             return await _json(request, describe.text(found), _VARY)
-        origin, more = f"{request.scheme}://{request.host}", max(0, len(describe.loads(found)) - _SHOWN)
-        response = page("dump.html", dump=describe.full(found, _SHOWN), origin=origin, more=more)
+        origin, said = f"{request.scheme}://{request.host}", describe.full(found, _SHOWN)
+        more = len(describe.loads(found)) - len(said["segments"]) + said["segments_left_out"]
+        response = page("dump.html", dump=said, origin=origin, more=more)
         response.headers.update(_VARY)
         return response
 

@@ -11,12 +11,14 @@ from typing import Final
 
 from farcore import arch, consistency, vmcore, vmcoreinfo
 from farcore.arch import Verdict
+from farcore.composed import HEADERS, Composed
 from farcore.diskdump import Diskdump
 from farcore.errors import BadDumpError, FarcoreError
 from farcore.file import FileSource
 from farcore.flattened import Flattened
-from farcore.kdump import Index, Kdump
+from farcore.kdump import Kdump
 from farcore.linear import linear
+from farcore.parts import Index
 from farcore.source import Source
 from farcore_server.dump import Dump, Part, Stored
 from farcore_server.files import PAGES, Files
@@ -50,19 +52,16 @@ def inspect(seen: Seen, file: FileSource, below: Source, restored: Flattened | N
             return _first_of(seen, earlier)
     parts = tuple(part for _, part, _ in others)
     sources = [below, *(source for _, _, source in others)]
-    stored = Stored(restored=restored, parts=parts, in_parts=written.split is not None)
-    key = f"{Dump(seen.place, seen.identity, seen.stored_format, 'indexing', verdict, stored=stored).etag} frames"
+    stored = Stored(restored=restored, decoded=True, parts=parts, in_parts=written.split is not None)
+    key = f"{Dump(seen.place, seen.identity, seen.stored_format, 'indexing', verdict, stored=stored).etag} pages"
     quick = 2 * written.bitmap_size <= QUICK
     index = seen.index(key, lambda: Kdump.open(sources).index, quick=quick)
     if index is None:
         return seen.indexing(), None
     assert isinstance(index, Index)
-    memory = Kdump.open(sources, index=index, cache=PAGES)
-    try:
-        dump = _dump(seen, verdict, memory, replace(stored, frames=index))
-    except BadDumpError as error:
-        return seen.refused(verdict, error.detail), None
-    return dump, Files(seen.mapped(file), tuple(source for _, _, source in others), memory)
+    pages = Kdump.open(sources, index=index, cache=PAGES)
+    dump, headers = _dump(seen, verdict, pages, stored)
+    return dump, Files(seen.mapped(file), tuple(source for _, _, source in others), Composed(pages, headers))
 
 
 def _verdict(seen: Seen, written: Diskdump) -> Verdict:
@@ -75,17 +74,18 @@ def _machine(written: Diskdump) -> int | None:
     return min(host.native(written.bits) or host.native(host.bits)) if host is not None else None
 
 
-def _dump(seen: Seen, verdict: Verdict, memory: Kdump, stored: Stored) -> Dump:
-    written, index = memory.header, memory.index
+def _dump(seen: Seen, verdict: Verdict, pages: Kdump, stored: Stored) -> tuple[Dump, Source]:
+    """The Dump, and the headers of its vmcore."""
+    written, index, memory = pages.header, pages.index, pages.memory()
     own = vmcore.header(_machine(written) or 0, written.bits, written.data)
-    raw = vmcore.notes_of(memory.parts[0].below, written)
+    raw = vmcore.notes_of(pages.parts[0].below, written)
     found = vmcore.read_notes(raw, own)
     known = vmcoreinfo.of_linux(found.notes)
     image = vmcore.compose(own, index.pages.runs, raw, linear(memory, own, known))
     doubts = [*index.problems, *consistency.of_notes(image.elf, found)]
     if (crowded := vmcore.too_many(image.elf)) is not None:
         doubts.append(crowded)
-    return Dump(
+    dump = Dump(
         seen.place,
         seen.identity,
         seen.stored_format,
@@ -97,8 +97,9 @@ def _dump(seen: Seen, verdict: Verdict, memory: Kdump, stored: Stored) -> Dump:
         found.notes,
         (),
         known,
-        stored=replace(stored, image=image.layout, memory=memory.layout()),
+        stored=replace(stored, image=image.beside(HEADERS), memory=memory.layout),
     )
+    return dump, image.headers
 
 
 def _others(seen: Seen, file: FileSource, below: Source) -> list[_Found]:

@@ -19,8 +19,8 @@ from farcore.source import Extent, Source
 from farcore_server.lane import Lane
 from farcore_server.opened import Opened
 
-# Bytes of a piece: 64 pages, which a core decompresses in a millisecond or two.
-PIECE: Final = 256 << 10
+# Bytes of a piece: 128 pages, which a core decompresses in a millisecond or two.
+PIECE: Final = 512 << 10
 # Pieces of a stream under way at a time: one is sent, one a core is decompressed, whoever reads.
 AHEAD: Final = 3
 # Bytes that are decompressed by the loop itself: eight pages, a quarter of a millisecond.

@@ -99,6 +99,7 @@ def _without_rows(dump: Dump) -> Json:
         for place, identity in (dump.files if dump.stored.in_parts else ())
     ]
     said["vmcoreinfo"] = dict(dump.vmcoreinfo.values) if dump.vmcoreinfo else {}
+    said["segments_left_out"] = 0 if dump.elf is None else dump.elf.unlisted
     said["xen"] = None if dump.xen is None else hypervisor(dump.xen)
     return said
 
@@ -110,7 +111,7 @@ def header(ehdr: Ehdr, elf: Elf | None) -> Json:
         "data": ehdr.data,
         "machine": machine_name(ehdr.machine),
         "type": _TYPES.get(ehdr.type, f"{ehdr.type:#x}"),
-        "phnum": ehdr.phnum if elf is None else len(elf.segments),
+        "phnum": ehdr.phnum if elf is None else elf.count,
     }
 
 

@@ -14,7 +14,6 @@ from farcore.arch import Verdict
 from farcore.elf import Ehdr, Elf
 from farcore.flattened import Flattened
 from farcore.formats import StoredFormat
-from farcore.kdump import Index
 from farcore.layout import Layout
 from farcore.notes import Note
 from farcore.runs import compose
@@ -45,13 +44,13 @@ def printed(name: str) -> str:
 class Stored:
     """How what is served lies in the file, where it is not simply the file: what the formats' indexes found.
 
-    ``restored``: the file in a flattened stream. ``frames``: of compressed pages, which are no bytes of the file. ``image``:
+    ``restored``: the file in a flattened stream. ``decoded``: its pages are compressed, and no bytes of the file. ``image``:
     the vmcore composed around them, or around raw memory (``memory``). ``parts``: the other files of a set; ``in_parts``:
     whether it is one.
     """
 
     restored: Flattened | None = None
-    frames: Index | None = None
+    decoded: bool = False
     image: Layout | None = None
     memory: Layout | None = None
     parts: tuple[Part, ...] = ()
@@ -133,8 +132,8 @@ class Dump:
         return self._layouts[resource]
 
     def decodes(self, resource: Resource) -> bool:
-        """Whether the resource's layout is over decompressed memory by physical address, and not over the file."""
-        return self.stored.frames is not None and resource != "stored"
+        """Whether the resource's layout is over what is decompressed, and not over the file."""
+        return self.stored.decoded and resource != "stored"
 
     def _compose(self, resource: Resource) -> Layout:
         stored, size = self.stored, self.identity.size

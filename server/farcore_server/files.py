@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from farcore.composed import Composed
 from farcore.file import FileSource
-from farcore.kdump import Kdump
 from farcore.layout import Layout
 from farcore.pagecache import PageCache
 from farcore.source import Source, demand
@@ -19,16 +19,16 @@ from farcore_server.mapping import MappedSource
 
 # Decompressed pages that a process keeps, of all dumps: a session of crash reads 40 MB of different ones at most.
 PAGES: Final = PageCache(64 << 20)
-# In ``either``, the file's bytes lie behind all physical memory: its map ends below 2^61 (PageMap.read).
+# In ``either``, the file's bytes lie behind all else (composed.py).
 FILE: Final = 1 << 61
 
 
 class Files(NamedTuple):
-    """``memory`` is None where all that is served are bytes of ``file``."""
+    """``memory``, what is decompressed of a dump, is None where all that is served are bytes of ``file``."""
 
     file: MappedSource
     others: tuple[FileSource, ...] = ()
-    memory: Kdump | None = None
+    memory: Composed | None = None
 
     def below(self, dump: Dump, resource: Resource) -> Source:
         """What the resource's layout is over."""
@@ -40,7 +40,7 @@ class Files(NamedTuple):
 
     @property
     def either(self) -> Source:
-        """Decompressed memory by address, and from FILE on the file: one source for all resources."""
+        """Decompressed memory, and from FILE on the file: one source for all resources."""
         return self.file if self.memory is None else Either(self.memory, self.file)
 
     def failed(self) -> int | None:
@@ -60,7 +60,7 @@ class Files(NamedTuple):
 
 
 class Either(Source):
-    """``memory`` by address, and from FILE on ``file``."""
+    """``memory``, and from FILE on ``file``."""
 
     def __init__(self, memory: Source, file: Source) -> None:
         self.memory, self.file, self.size = memory, file, FILE + file.size

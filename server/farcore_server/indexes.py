@@ -14,13 +14,14 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 from typing import Final
+from weakref import WeakSet
 
 import numpy as np
 
-from farcore.errors import FaultError
+from farcore.errors import BadDumpError, FaultError
 from farcore.flattened import Flattened
-from farcore.kdump import Index
 from farcore.pagemap import PageMap
+from farcore.parts import Index
 from farcore.runs import Runs
 from farcore_server.state import State
 
@@ -29,21 +30,26 @@ LOG: Final = logging.getLogger(__name__)
 KIND: Final = "indexes"
 # Indexes kept in memory, in bytes of their arrays: two dumps of 1 TiB in a million fragments each.
 LIMIT: Final = 64 << 20
+# Bytes of the indexes of all dumps that are open in a process, kept or not: they are needed as long as a dump is served.
+OPEN: Final = 1 << 30
+# Bytes of a page map that is not kept on disk: it is made of its bitmaps, in a second or two, sooner than it is read.
+LARGE: Final = 16 << 20
 # Failures are remembered as well, so that a broken dump is not indexed again at every look.
 MOST: Final = 1024
 
 Found = Index | Flattened
-_COLUMNS: Final = ("start", "stop", "offset", "kind", "rank")
+_COLUMNS: Final = ("start", "stop", "offset", "kind")
 
 
 class Indexes:
-    """By key; any number of threads. ``state`` None: nothing is kept on disk."""
+    """By key; any number of threads. ``state`` None: nothing is kept on disk; ``most`` bytes of them may be open at a time."""
 
-    def __init__(self, state: State | None = None) -> None:
-        self._state = state
+    def __init__(self, state: State | None = None, *, most: int = OPEN) -> None:
+        self._state, self._most = state, most
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="index")
         self._known: OrderedDict[str, Future[Found]] = OrderedDict()
         self._lock = Lock()
+        self._open: WeakSet[Found] = WeakSet()
 
     def get(self, key: str, make: Callable[[], Found], *, wait: bool) -> Found | None:
         """The index, made now or, unless ``wait``, by a thread: None until it is there. Raises what ``make`` raised."""
@@ -66,8 +72,9 @@ class Indexes:
             found = None if kept is None else unpacked(kept)
             if found is None:
                 found = make()
-                if self._state is not None:
+                if self._state is not None and (isinstance(found, Flattened) or _size(found) <= LARGE):
                     self._state.save(KIND, key, packed(found))
+            self._admit(found)
             into.set_result(found)
         except BaseException as error:
             if isinstance(error, FaultError | OSError):
@@ -77,6 +84,17 @@ class Indexes:
             into.set_exception(error)
             if not isinstance(error, Exception):
                 raise
+
+    def _admit(self, found: Found) -> None:
+        with self._lock:
+            held = sum(map(_size, self._open))
+            if held + _size(found) > self._most:
+                raise BadDumpError(
+                    f"its index takes {_mib(_size(found))} of memory, and those of the other dumps {_mib(held)} of "
+                    f"{_mib(self._most)}: serve it from a farcored of its own",
+                    term="index",
+                )
+            self._open.add(found)
 
     def _trim(self) -> None:
         held = sum(_size(each.result()) for each in self._known.values() if each.done() and each.exception() is None)
@@ -88,24 +106,24 @@ class Indexes:
             del self._known[key]
 
 
+def _mib(size: int) -> str:
+    return f"{-(-size >> 20):,} MiB"
+
+
 def _size(found: Found) -> int:
-    return 33 * len(found.runs if isinstance(found, Flattened) else found.pages.runs)
+    return 25 * len(found.runs if isinstance(found, Flattened) else found.pages.runs)
 
 
 def packed(found: Found) -> bytes:
     """An index as bytes."""
-    runs, rank, said = (
-        (found.runs, np.empty(0, np.uint64), {"size": found.size, "problem": found.problem})
+    runs, said = (
+        (found.runs, {"size": found.size, "problem": found.problem})
         if isinstance(found, Flattened)
-        else (
-            found.pages.runs,
-            found.pages.rank,
-            {"block": found.pages.block, "ranks": found.ranks, "problems": found.problems},
-        )
+        else (found.pages.runs, {"block": found.pages.block, "ranks": found.ranks, "problems": found.problems})
     )
     out = io.BytesIO()
     said_bytes = np.frombuffer(json.dumps(said).encode(), np.uint8)
-    np.savez(out, said=said_bytes, start=runs.start, stop=runs.stop, offset=runs.offset, kind=runs.kind, rank=rank)
+    np.savez(out, said=said_bytes, start=runs.start, stop=runs.stop, offset=runs.offset, kind=runs.kind)
     return out.getvalue()
 
 
@@ -113,12 +131,12 @@ def unpacked(content: bytes) -> Found | None:
     """What ``packed`` made; None for what another version of it made."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            start, stop, offset, kind, rank = (file[name] for name in _COLUMNS)
+            start, stop, offset, kind = (file[name] for name in _COLUMNS)
             said = json.loads(file["said"].tobytes())
         runs = Runs(start, stop, offset, kind)
         if "size" in said:
             return Flattened(runs, said["size"], said["problem"])
-        return Index(PageMap(runs, rank, said["block"]), tuple(said["ranks"]), tuple(said["problems"]))
+        return Index(PageMap(runs, said["block"]), tuple(said["ranks"]), tuple(said["problems"]))
     except (KeyError, ValueError, OSError, EOFError) as error:
         LOG.warning("an index that was kept cannot be used and is made again: %s", error)
         return None

@@ -75,7 +75,9 @@ class MemoryMaps:
     async def _read(self, opened: Opened, response: web.StreamResponse) -> bytes | None:
         """Write the runs as they are found; the whole JSON if it is to be remembered."""
         layout = await opened.layout("physical")
-        found = memorymap.steps(opened.files.memory or opened.files.space(opened.dump, "physical"), layout.runs, layout.size)
+        decoded = opened.files.memory
+        memory = opened.files.space(opened.dump, "physical") if decoded is None else decoded.pages
+        found = memorymap.steps(memory, layout.runs, layout.size)
         texts = _texts(found)
         whole: list[bytes] | None = [b'{"runs": [']
         size, wrote = 0, time.monotonic()

@@ -17,8 +17,10 @@ from farcore.errors import BadDumpError, FaultError
 from farcore.flattened import Flattened
 from farcore.kdump import Kdump
 from farcore.pagecache import PageCache
+from farcore.pagemap import PageMap
 from farcore.runs import Kind
 from farcore.source import BytesSource, Source, Window
+from farcore.space import Space
 from tests import kdumpwriter
 from tests.faulty import Faulty
 from tests.source_contract import SourceContract
@@ -40,6 +42,11 @@ def opened(*files: kdumpwriter.Kdump, cache: int = 1 << 20) -> Kdump:
     return Kdump.open([BytesSource(file.tobytes()) for file in files], cache=PageCache(cache))
 
 
+def memory(*files: kdumpwriter.Kdump) -> Space:
+    """Its physical memory."""
+    return opened(*files).memory()
+
+
 def fault(source: Source, address: int, length: int = 1) -> tuple[str, int]:
     """The kind and the address of the fault that a read ends in."""
     with pytest.raises(FaultError) as caught:
@@ -51,7 +58,7 @@ def fault(source: Source, address: int, length: int = 1) -> tuple[str, int]:
 class TestKdump(SourceContract):
     def make(self, content: bytes) -> Source:
         pages = {at // BLOCK: content[at : at + BLOCK].ljust(BLOCK, b"\0") for at in range(0, len(content), BLOCK)}
-        return Window(opened(kdumpwriter.Kdump(pages=pages)), 0, len(content))
+        return Window(memory(kdumpwriter.Kdump(pages=pages)), 0, len(content))
 
 
 SHAPES = [(64, "LE", "x86_64"), (64, "BE", "s390x"), (32, "LE", "i686"), (32, "LE", "mipsel"), (32, "BE", "ppc")]
@@ -80,7 +87,7 @@ def test_every_version_word_size_and_byte_order_is_read(version: int, bits: int,
     found = [bytes(below.pread(*extent)) if extent else None for extent in (header.vmcoreinfo, header.notes, header.eraseinfo)]
     since = ((3, b"OSRELEASE=1\n"), (4, b"notes"), (5, b"erased"))
     assert found == [content if version >= first else None for first, content in since]
-    kdump = Kdump.open([below])
+    kdump = Kdump.open([below]).memory()
     assert all(kdump.pread(frame * BLOCK, BLOCK) == content for frame, content in pages.items())
     assert fault(kdump, 3 * BLOCK) == ("excluded", 3 * BLOCK)
     assert fault(kdump, 4 * BLOCK) == ("absent", 4 * BLOCK)
@@ -90,7 +97,7 @@ def test_every_version_word_size_and_byte_order_is_read(version: int, bits: int,
 @pytest.mark.parametrize("block", [512, 4096, 65536])
 def test_every_codec_and_block_size_is_read(compress: str, block: int) -> None:
     pages = {frame: page(frame, block) for frame in range(40) if frame % 7}
-    kdump = opened(kdumpwriter.Kdump(pages=pages, compress=compress, block=block))
+    kdump = memory(kdumpwriter.Kdump(pages=pages, compress=compress, block=block))
     for first in (1, 8, 15):
         run = b"".join(pages[first + i] for i in range(6))
         assert kdump.pread(first * block, 6 * block) == run
@@ -98,7 +105,7 @@ def test_every_codec_and_block_size_is_read(compress: str, block: int) -> None:
 
 
 def test_arm_counts_its_frames_from_the_start_of_its_memory() -> None:
-    kdump = opened(kdumpwriter.Kdump(pages={1: page(1)}, bits=32, machine="armv7l", sub={"phys_base": 0x60000000}))
+    kdump = memory(kdumpwriter.Kdump(pages={1: page(1)}, bits=32, machine="armv7l", sub={"phys_base": 0x60000000}))
     assert kdump.pread(0x60001000, BLOCK) == page(1)
     assert fault(kdump, 0x1000) == ("absent", 0x1000)
 
@@ -112,7 +119,7 @@ def test_a_read_gives_the_pages_or_the_first_fault(kinds: dict[int, str], start:
     pages = {frame: page(frame) for frame, kind in kinds.items() if kind == "data"}
     excluded = {frame for frame in kinds if frame not in pages}
     whole = kdumpwriter.Kdump(pages=pages, excluded=excluded, max_frame=201)
-    kdumps = [opened(whole), opened(replace(whole, split=(cut, 201)), replace(whole, split=(0, cut)))]
+    kdumps = [memory(whole), memory(replace(whole, split=(cut, 201)), replace(whole, split=(0, cut)))]
     touched = range(start // BLOCK, -(-(start + length) // BLOCK)) if length else range(0)
     wanted = next((frame for frame in touched if frame not in pages), None)
     for kdump in kdumps:
@@ -129,8 +136,8 @@ def test_a_read_gives_the_pages_or_the_first_fault(kinds: dict[int, str], start:
 def test_a_set_without_one_of_its_parts_is_incomplete_and_its_pages_are_absent() -> None:
     pages = {frame: page(frame) for frame in range(30)}
     parts = [kdumpwriter.Kdump(pages=pages, split=(at, at + 10)) for at in (0, 10, 20)]
-    kdump = opened(parts[2], parts[0])
-    assert kdump.index.problems == ("parts of the set are missing, and 10 pages with them: put all parts into one directory",)
+    index, kdump = opened(parts[2], parts[0]).index, memory(parts[2], parts[0])
+    assert index.problems == ("parts of the set are missing, and 10 pages with them: put all parts into one directory",)
     assert kdump.pread(25 * BLOCK, BLOCK) == pages[25]
     assert fault(kdump, 9 * BLOCK, 2 * BLOCK) == ("absent", 10 * BLOCK)
     with pytest.raises(BadDumpError, match="same page frames"):
@@ -143,12 +150,13 @@ def test_a_set_without_one_of_its_parts_is_incomplete_and_its_pages_are_absent()
 def test_of_a_file_that_was_cut_off_the_rest_is_served_and_what_is_lost_is_absent(short: int) -> None:
     pages = {frame: page(frame) for frame in range(40)}
     content = kdumpwriter.Kdump(pages=pages, compress="raw").tobytes()
-    kdump = Kdump.open([BytesSource(content[:-short])])
+    found = Kdump.open([BytesSource(content[:-short])])
+    kdump = found.memory()
     data = [frame for frame in range(40) if frame % 5 != 4]
     lost = data[-((short + BLOCK - 1) // BLOCK) :]
-    kept = [run for run in kdump.pages.runs.walk(0, 40 * BLOCK) if run.kind is Kind.DATA]
+    kept = [run for run in found.pages.runs.walk(0, 40 * BLOCK) if run.kind is Kind.DATA]
     assert sum(run.stop - run.start for run in kept) == (40 - len(lost)) * BLOCK
-    assert [f"{len(lost)} of 40 pages" in problem for problem in kdump.index.problems] == [True]
+    assert [f"{len(lost)} of 40 pages" in problem for problem in found.index.problems] == [True]
     for frame, content in pages.items():
         if frame in lost:
             assert fault(kdump, frame * BLOCK) == ("absent", frame * BLOCK)
@@ -167,7 +175,7 @@ def test_a_page_that_does_not_decompress_is_unreadable_and_the_others_are_not() 
         5: (stored, 100, 3),  # compressed in two ways
         6: (len(sound) + 1, 100, 1),  # past the end
     }
-    kdump = opened(kdumpwriter.Kdump(pages=pages, descriptors=damage))
+    kdump = memory(kdumpwriter.Kdump(pages=pages, descriptors=damage))
     for frame in (0, 4, 7):
         assert kdump.pread(frame * BLOCK, BLOCK) == pages[frame]
     found = {frame: fault(kdump, frame * BLOCK, BLOCK) for frame in damage}
@@ -181,7 +189,7 @@ def test_a_page_that_would_grow_beyond_its_block_is_unreadable(compress: str) ->
     pages = {0: page(0), 1: page(1)}
     at = len(kdumpwriter.Kdump(pages=pages, compress="raw").tobytes()) - BLOCK
     written = kdumpwriter.Kdump(pages=pages, compress="raw", descriptors={1: (at, len(bomb), flag)}).tobytes()
-    kdump = Kdump.open([BytesSource(written[:at] + bomb.ljust(BLOCK, b"\0"))])
+    kdump = Kdump.open([BytesSource(written[:at] + bomb.ljust(BLOCK, b"\0"))]).memory()
     assert fault(kdump, BLOCK) == ("unreadable", BLOCK)
     assert kdump.pread(0, BLOCK) == page(0)
 
@@ -202,6 +210,17 @@ def test_headers_that_lie_are_refused_in_one_sentence(header: dict[str, int], su
     with pytest.raises(BadDumpError, match=said) as caught:
         opened(kdumpwriter.Kdump(pages={0: page(0)}, header=header, sub=sub))
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(("fragments", "fits"), [(20, True), (21, False)])
+def test_a_dump_in_more_fragments_than_may_be_kept_is_refused(fragments: int, fits: bool) -> None:
+    below = BytesSource(kdumpwriter.Kdump(pages={2 * i: page(i) for i in range(fragments)}).tobytes())
+    if fits:
+        # The last frame has none behind it.
+        assert len(PageMap.read(Diskdump.read(below), below, most=39).runs) == fragments
+    else:
+        with pytest.raises(BadDumpError, match="more than 39 fragments, too many to keep"):
+            PageMap.read(Diskdump.read(below), below, most=39)
 
 
 @pytest.mark.parametrize("size", [0, 8, 500, 4096, 4100, 8192, 12288])
@@ -229,7 +248,7 @@ def test_what_is_read_again_comes_from_the_cache_which_keeps_its_bound() -> None
 def test_the_storage_failing_is_a_fault_at_the_physical_address() -> None:
     below = BytesSource(kdumpwriter.Kdump(pages={frame: page(frame) for frame in range(8)}).tobytes())
     kdump = Kdump.open([below])
-    failing = Kdump.open([Faulty(below, at={kdump.header.descriptors_at + 24 * 2: "unreadable"})], index=kdump.index)
+    failing = Kdump.open([Faulty(below, at={kdump.header.descriptors_at + 24 * 2: "unreadable"})], index=kdump.index).memory()
     assert failing.pread(BLOCK, BLOCK) == page(1)
     assert fault(failing, 2 * BLOCK) == ("unreadable", 2 * BLOCK)
 
@@ -241,7 +260,7 @@ def test_a_kept_index_reads_the_same_without_the_bitmaps() -> None:
     header = first.header
     blind = bytearray(content)
     blind[header.ram_at or 0 : header.descriptors_at] = bytes(header.descriptors_at - (header.ram_at or 0))
-    again = Kdump.open([BytesSource(bytes(blind))], index=first.index)
+    again = Kdump.open([BytesSource(bytes(blind))], index=first.index).memory()
     assert all(again.pread(frame * BLOCK, BLOCK) == content for frame, content in pages.items())
 
 
@@ -250,7 +269,7 @@ def test_a_flattened_kdump_is_read_through_both_layers() -> None:
     content = kdumpwriter.Kdump(pages=pages).tobytes()
     cuts = [content[at : at + 5000] for at in range(0, len(content), 5000)]
     stream = BytesSource(kdumpwriter.flattened([(i * 5000, cut) for i, cut in reversed(list(enumerate(cuts)))]))
-    kdump = Kdump.open([Flattened.index(stream).over(stream)])
+    kdump = Kdump.open([Flattened.index(stream).over(stream)]).memory()
     assert kdump.pread(0, 16 * BLOCK) == b"".join(pages.values())
 
 

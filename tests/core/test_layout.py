@@ -8,7 +8,7 @@ import pytest
 from farcore import layout
 from farcore.elf import Elf
 from farcore.errors import FaultError
-from farcore.layout import MAX_LOCATED, Layout
+from farcore.layout import MAX_LISTED, Layout
 from farcore.runs import Kind, Run, paint
 from farcore.source import BytesSource
 from tests.elfwriter import Dump, load
@@ -81,13 +81,14 @@ def test_locate_finds_what_lies_in_the_source_in_one_piece(start: int, stop: int
     assert MIXED.locate(start, stop) == offset
 
 
-def test_locate_knows_as_many_runs_as_its_limit_says_and_no_more() -> None:
-    start = np.arange(MAX_LOCATED + 1, dtype=np.uint64) * np.uint64(2)
-    runs = paint(start, start + np.uint64(1), start * np.uint64(0), np.zeros(len(start), np.uint8))
-    many = Layout("physical", 1 << 20, runs)
-    last = 2 * (MAX_LOCATED - 1)
-    assert (many.locate(last, last + 1), many.locate(last + 2, last + 3)) == (0, None)
-    assert list(many.walk(last + 2, last + 3)) == [Run(last + 2, last + 3, Kind.DATA, 0)]
+@pytest.mark.parametrize("count", [MAX_LISTED, MAX_LISTED + 1])
+def test_locate_answers_alike_of_few_runs_and_of_many(count: int) -> None:
+    start = np.arange(count, dtype=np.uint64) * np.uint64(4)
+    kind = np.where(np.arange(count) % 3 == 2, Kind.EXCLUDED, Kind.DATA).astype(np.uint8)
+    many = Layout("physical", 1 << 20, paint(start, start + np.uint64(3), start * np.uint64(7), kind))
+    for i in (0, 1, 2, count - 2, count - 1):
+        found = None if i % 3 == 2 else 4 * i * 7 + 1
+        assert (many.locate(4 * i + 1, 4 * i + 3), many.locate(4 * i + 1, 4 * i + 4)) == (found, None)
 
 
 @pytest.mark.parametrize("size", [1, 4096, 1 << 32, (1 << 63) - 1])

@@ -75,7 +75,7 @@ def test_storage_that_fails_is_an_error_and_never_another_answer(sample: Callabl
         for at in range(-(-run.start // 4096) * 4096, run.stop - 4095, 4096)
     }
     disk = Faulty(BytesSource(File(pages=frames, compress="raw").tobytes()))
-    kdump = Kdump.open([disk])
+    kdump = Kdump.open([disk]).memory()
     disk.asked.clear()
     true = linear(kdump, own, known)
     assert len(true) == 2

@@ -137,8 +137,9 @@ def test_a_kdumps_descriptors_tell_what_reading_its_pages_tells(compress: str) -
         descriptors={damaged: (PAGE, 9, 1)},
     ).tobytes()
     memory = Kdump.open([BytesSource(written)])
-    runs = [run for step in memorymap.steps(memory, memory.pages.runs, memory.size) for run in step]
-    demand_whole(runs, memory.size)
+    size = memory.pages.size
+    runs = [run for step in memorymap.steps(memory, memory.pages.runs, size) for run in step]
+    demand_whole(runs, size)
     kinds = {page: run.kind for run in runs for page in range(run.start // PAGE, run.stop // PAGE)}
     for page in {*range(700)} - {damaged}:
         there = Kind.EXCLUDED if page in excluded else Kind.ABSENT
@@ -151,5 +152,5 @@ def test_a_page_whose_size_lies_is_data_and_is_not_read() -> None:
     lies = {1: (4096, 8192, 0), 2: (4096, 100, 0)}
     written = kdumpwriter.Kdump(pages=dict.fromkeys(range(4), bytes(PAGE)), descriptors=lies).tobytes()
     memory = Kdump.open([BytesSource(written)])
-    kinds = [run.kind for step in memorymap.steps(memory, memory.pages.runs, memory.size) for run in step]
+    kinds = [run.kind for step in memorymap.steps(memory, memory.pages.runs, memory.pages.size) for run in step]
     assert kinds == [Kind.ZERO, Kind.DATA, Kind.ZERO]

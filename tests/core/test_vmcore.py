@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from farcore import vmcore
-from farcore.elf import MAX_PHNUM, PN_XNUM, Bits, Data, Elf
-from farcore.errors import BadDumpError, FaultError
+from farcore.elf import PHDR_SIZE, PN_XNUM, Bits, Data, Elf
+from farcore.errors import FaultError
 from farcore.hosts import EM_386, EM_X86_64
 from farcore.runs import Kind, Runs, paint
-from farcore.source import BytesSource
+from farcore.source import BytesSource, Window
 from farcore.space import PhysicalSpace, Space, VirtualSpace
-from farcore.vmcore import Linear, VmcoreImage
+from farcore.vmcore import LISTED, Linear, VmcoreImage
 from tests.elfwriter import Dump, load, note
 
 MEMORY = bytes(range(256)) * 256
@@ -108,10 +108,29 @@ def test_from_65535_program_headers_on_the_count_is_extended_and_the_warning_say
     assert len(Elf.open(head).segments) == PN_XNUM
 
 
-def test_no_more_program_headers_are_composed_than_are_read() -> None:
-    assert len(composed(many(MAX_PHNUM - 1)).elf.segments) == MAX_PHNUM
-    with pytest.raises(BadDumpError, match=f"{MAX_PHNUM:,} at most"):
-        composed(many(MAX_PHNUM))
+@pytest.mark.parametrize(("bits", "data"), list(product((32, 64), ("LE", "BE"))))
+def test_any_stretch_of_the_headers_is_what_the_whole_of_them_has_there(bits: Bits, data: Data) -> None:
+    text = Linear(0x2000, 0x5000, 0x80002000, again=True)
+    image = composed(many(PN_XNUM - 5) if bits == 64 else runs(), text, bits=bits, data=data)
+    headers, whole = image.headers, bytes(image.headers.pread(0, image.headers.size))
+    rng = np.random.default_rng(1)
+    edges = [0, 52, 64, 120, headers.size - 4096 - 30, headers.size - 1, *rng.integers(0, headers.size, 20).tolist()]
+    for start in edges:
+        for length in (1, 31, 56, PHDR_SIZE[bits] * 3 + 1, 5000):
+            stop = min(headers.size, max(0, start) + length)
+            assert headers.pread(start, stop - start) == whole[start:stop]
+
+
+def test_of_a_dump_in_millions_of_fragments_each_is_described_and_only_the_first_are_listed() -> None:
+    count = LISTED + 1000
+    image = composed(many(count), Linear(0, count * 4096, 0xFFFF888000000000))
+    headers = Elf.open(Window(image.headers, 0, image.headers.size))
+    assert len(headers.loads) == count
+    start = np.arange(count, dtype=np.uint64) * np.uint64(4096)
+    assert (headers.loads["paddr"] == start).all()
+    assert (headers.loads["vaddr"] == start + np.uint64(0xFFFF888000000000)).all()
+    assert (len(image.elf.segments), image.elf.unlisted) == (LISTED, 1 + count - LISTED)
+    assert image.elf.segments.tobytes() == headers.segments[:LISTED].tobytes()
 
 
 def test_a_dump_without_any_page_is_a_header_and_its_notes() -> None:

@@ -12,6 +12,7 @@ import atheris
 
 with atheris.instrument_imports(include=["farcore"]):
     from farcore import rawmemory, vmcore
+    from farcore.composed import HEADERS, Composed
     from farcore.diskdump import Diskdump
     from farcore.elf import Elf
     from farcore.errors import BadDumpError, FaultError
@@ -99,15 +100,18 @@ def one(raw: bytes) -> None:
     runs = kdump.pages.runs
     assert (runs.start < runs.stop).all()
     assert (runs.stop[:-1] <= runs.start[1:]).all()
-    demand_readable(kdump, [0, kdump.size, *runs.start.tolist()[:8], *runs.stop.tolist()[:8]])
+    memory = kdump.memory()
+    demand_readable(kdump, [0, kdump.size])
+    demand_readable(memory, [0, memory.size, *runs.start.tolist()[:8], *runs.stop.tolist()[:8]])
     written: Diskdump = kdump.header
     own = vmcore.header(min(written.host.native(written.bits), default=0) if written.host else 0, written.bits, written.data)
     notes = vmcore.read_notes(raw_notes, own)
     with suppress(BadDumpError):
-        image = vmcore.compose(own, runs, raw_notes, linear(kdump, own, of_linux(notes.notes)))
-        again = Elf.open(Space(kdump, image.layout))
+        image = vmcore.compose(own, runs, raw_notes, linear(memory, own, of_linux(notes.notes)))
+        whole = Space(Composed(kdump, image.headers), image.beside(HEADERS))
+        again = Elf.open(whole)
         assert again.segments.tobytes() == image.elf.segments.tobytes()
-        demand_readable(Space(kdump, image.layout), [0, len(image.layout.head), image.layout.size])
+        demand_readable(whole, [0, image.headers.size, whole.size])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from farcore.arch import Policy
 from farcore.errors import BadDumpError, FaultError
 from farcore.flattened import Flattened
 from farcore.hosts import host
-from farcore.kdump import Index, Kdump
+from farcore.kdump import Kdump
+from farcore.parts import Index
 from farcore.runs import Runs
 from farcore.source import BytesSource
 from farcore_server.catalogue import Catalogue
@@ -48,7 +49,7 @@ def test_what_is_kept_is_what_was_found() -> None:
     again = unpacked(packed(frames()))
     assert isinstance(again, Index)
     assert same(again.pages.runs, frames().pages.runs)
-    assert np.array_equal(again.pages.rank, frames().pages.rank)
+    assert again.pages.block == frames().pages.block
     assert (again.ranks, again.problems) == (frames().ranks, frames().problems)
     restored = unpacked(packed(stream()))
     assert isinstance(restored, Flattened)
@@ -95,6 +96,16 @@ def test_a_file_that_is_broken_is_not_indexed_again_and_a_disk_that_failed_is() 
         with pytest.raises(FaultError):
             indexes.get("failed", made(calls, failed), wait=True)
     assert calls == ["made"] * 3
+
+
+def test_the_indexes_of_all_dumps_that_are_open_have_one_bound() -> None:
+    one, another = frames(), frames()
+    size = 25 * len(one.pages.runs)
+    indexes = Indexes(most=2 * size)
+    assert indexes.get("one", lambda: one, wait=True) is one
+    assert indexes.get("another", lambda: another, wait=True) is another
+    with pytest.raises(BadDumpError, match="serve it from a farcored of its own"):
+        indexes.get("too much", frames, wait=True)
 
 
 async def test_a_large_dump_is_indexing_and_503_until_its_index_is_there(tmp_path: Path) -> None:

@@ -167,7 +167,7 @@ def drgn_pages(path: Path, addresses: list[int]) -> dict[str, int | None]:
 def test_drgn_reads_the_stored_file_and_the_streamed_vmcore_alike_faults_included(
     stored: Stored, vmcores: Callable[[str], Path], name: str
 ) -> None:
-    size = Kdump.open([opened(stored.path(name))]).size
+    size = Kdump.open([opened(stored.path(name))]).pages.size
     addresses = list(range(0, size + 4 * PAGE, 3 * PAGE))
     before, after = drgn_pages(stored.path(name), addresses), drgn_pages(vmcores(name), addresses)
     assert before == after
@@ -224,8 +224,8 @@ def test_makedumpfile_prints_the_same_log_and_filters_a_streamed_vmcore(
         stderr=subprocess.DEVNULL,
         check=True,
     )
-    first, second = Kdump.open([opened(stored.path("lzo-d31"))]), Kdump.open([opened(again)])
-    runs = [run for run in first.pages.runs.walk(0, first.size) if run.kind is Kind.DATA]
+    first, second = (Kdump.open([opened(path)]).memory() for path in (stored.path("lzo-d31"), again))
+    runs = [run for run in first.layout.runs.walk(0, first.size) if run.kind is Kind.DATA]
     assert all(second.pread(run.start, run.stop - run.start) == first.pread(run.start, run.stop - run.start) for run in runs)
 
 

@@ -81,7 +81,9 @@ class Reading:
 
     def __init__(self, dump: Fields, memory: Summary) -> None:
         self._memory = memory
-        ends = [(one.number("physical_address") or 0) + (one.number("memory_size") or 0) for one in dump.several("segments")]
+        # Of a dump in very many fragments only the first are listed, and how far the map goes is not known.
+        listed = [] if dump.number("segments_left_out") else dump.several("segments")
+        ends = [(one.number("physical_address") or 0) + (one.number("memory_size") or 0) for one in listed]
         self._size = max(ends, default=0)
         self._shown = -1
         self._quiet = not sys.stderr.isatty()
@@ -172,7 +174,7 @@ def _memory(dump: Fields) -> Iterator[Entry]:
         titles = tuple(Text(title, "dim") for title, _, _ in _COLUMNS)
         rows = [titles, *(tuple(_cell(one, name, address) for _, name, address in _COLUMNS) for one in segments[:MANY])]
         head, *lines = aligned(rows, right=frozenset(range(len(_COLUMNS))))
-        yield "segments", [head, *_first(lines, "segment", len(segments))]
+        yield "segments", [head, *_first(lines, "segment", len(segments) + (dump.number("segments_left_out") or 0))]
     notes = Counter(" ".join(filter(None, (one.text("name"), one.text("type")))) for one in dump.several("notes"))
     if notes:
         yield "notes", _first([Text(f"{count:,} × {name}") for name, count in notes.items()], "kind")
