@@ -34,8 +34,8 @@ class Target:
 
     @classmethod
     def open(cls, vmcore: Source, physical: Source) -> Self:
-        """Reads header, program headers and notes; BadDumpError as Elf.open."""
-        elf = Elf.open(vmcore)
+        """Reads header, program headers (of very many the first) and notes; BadDumpError as Elf.open."""
+        elf = Elf.first(vmcore)
         found = notes.read(vmcore, elf).notes
         cpus = tuple(_registers(note, elf) for note in found if note.is_prstatus)
         return cls(vmcore, physical, elf, found, vmcoreinfo.of_linux(found), cpus)

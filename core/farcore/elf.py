@@ -29,6 +29,8 @@ PHDR_SIZE: Final[dict[int, int]] = {32: 32, 64: 56}
 
 # The count is the file's own word: four times the most ever seen (66,127), 15 MB read, and no harm from a lie.
 MAX_PHNUM: Final = 1 << 18
+# Of a core in more of them, which farcore itself composes: where the kernel's image is mapped comes first. 900 KB.
+FEW: Final = 1 << 14
 
 # Elf.segments: every field widened to 64 bits in the host's byte order.
 SEGMENT: Final = np.dtype(
@@ -148,8 +150,17 @@ class Elf:
     @classmethod
     def open(cls, source: Source) -> Elf:
         """Read header and program headers; BadDumpError for a header that cannot be followed, never a partial Elf."""
+        return cls._demand(source, None)
+
+    @classmethod
+    def first(cls, source: Source) -> Elf:
+        """As open; of more than MAX_PHNUM program headers the first FEW, the others ``unlisted``: for who can do without."""
+        return cls._demand(source, FEW)
+
+    @classmethod
+    def _demand(cls, source: Source, few: int | None) -> Elf:
         try:
-            return cls._read(source)
+            return cls._read(source, few)
         except FaultError as error:
             raise BadDumpError(f"the ELF headers cannot be read: {error}", term="phnum") from error
 
@@ -166,7 +177,7 @@ class Elf:
         return cls(header, _parsed(memoryview(start)[header.phoff :][: count * size], header))
 
     @classmethod
-    def _read(cls, source: Source) -> Elf:
+    def _read(cls, source: Source, few: int | None) -> Elf:
         header = Ehdr.parse(bytes(source.pread(0, min(source.size, 64))))
         size = PHDR_SIZE[header.bits]
         if header.phentsize != size:
@@ -174,13 +185,14 @@ class Elf:
                 f"program headers of {header.phentsize} bytes cannot be read (expected {size})", term="phentsize"
             )
         count = _count(source, header)
-        if count > MAX_PHNUM:
+        if count > MAX_PHNUM and few is None:
             raise BadDumpError(f"{count:,} program headers are more than the {MAX_PHNUM:,} that are read", term="phnum")
         if header.phoff + count * size > source.size:
             raise BadDumpError(
                 f"{count:,} program headers at byte {header.phoff:,} do not fit a file of {source.size:,} bytes", term="phnum"
             )
-        return cls(header, _parsed(source.pread(header.phoff, count * size), header))
+        listed = few if few is not None and count > MAX_PHNUM else count
+        return cls(header, _parsed(source.pread(header.phoff, listed * size), header), count - listed)
 
 
 def _parsed(content: memoryview, header: Ehdr) -> Segments:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import click
 
+from farcore.elf import PN_XNUM
 from farcore_client import vmlinux
 from farcore_client.commands import with_credentials
 from farcore_client.credentials import Credentials
@@ -56,9 +57,11 @@ def command(url: str, symbols: Path | None, door: str | None, credentials: Crede
 
 
 def _opened(dump: RemoteDump, target: Target, door: str | None, start: Sequence[str], symbols: str) -> int:
-    if door != "remote":
+    name = _name(dump, target)
+    if name and door != "remote":
+        learns = learning(dump, target, Path(symbols), space="vmcore", enough=ALL_OF_MEMMAP)
         try:
-            with _mounted(dump) as path, learning(dump, target, Path(symbols), space="vmcore", enough=ALL_OF_MEMMAP):
+            with _mounted(dump, name) as path, learns if name == "vmcore" else nullcontext():
                 notice(f"crash reads the dump through FUSE, as {path}")
                 return _ran([*start, symbols, str(path)])
         except MountError as error:
@@ -71,10 +74,20 @@ def _opened(dump: RemoteDump, target: Target, door: str | None, start: Sequence[
         return _ran([*start, *launch.remote(target, f"{LOOPBACK}:{port}", symbols)])
 
 
+def _name(dump: RemoteDump, target: Target) -> str | None:
+    """Which file of a mount crash takes: its count of program headers has 16 bits, and the form that is stored has none.
+
+    None where it takes none.
+    """
+    if target.elf.count < PN_XNUM:
+        return "vmcore"
+    return "stored" if dump.dump.text("stored_format") == "kdump-compressed" else None
+
+
 @contextmanager
-def _mounted(dump: RemoteDump) -> Iterator[Path]:
+def _mounted(dump: RemoteDump, name: str) -> Iterator[Path]:
     with TemporaryDirectory(prefix="farcore-") as folder, mounted(dump, Path(folder), notice):
-        yield Path(folder, "vmcore")
+        yield Path(folder, name)
 
 
 def _ran(argv: Sequence[str]) -> int:

@@ -157,7 +157,7 @@ class RemoteDump:
 
     @cached_property
     def _elf(self) -> Elf:
-        return Elf.open(self.vmcore)
+        return Elf.first(self.vmcore)
 
     @property
     def _mapped(self) -> bool:

@@ -22,6 +22,9 @@ def add(program: Program, target: Target) -> None:
     Where no PT_LOAD says, the page tables lead drgn. An excluded page is drgn.FaultError here, and zeros to a drgn on a file.
     """
     read = _reader(target)
+    if target.elf.unlisted:  # too many for drgn as well; the server knows what is not there
+        program.add_memory_segment(0, target.physical.size, partial(read, 0), True)
+        return
     runs = segments.physical(target.elf, target.vmcore.size)
     for start, stop in zip(runs.start.tolist(), runs.stop.tolist(), strict=True):
         program.add_memory_segment(start, stop - start, partial(read, start), True)
