@@ -5,7 +5,9 @@ The parts of a set that makedumpfile --split wrote lie in one directory, and are
 
 from __future__ import annotations
 
+import ctypes
 import os
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -23,6 +25,7 @@ from farcore.source import Source
 from farcore_server.dump import Dump, Part, Stored
 from farcore_server.files import PAGES, Files
 from farcore_server.identity import Identity
+from farcore_server.indexes import LARGE, size_of
 from farcore_server.opening import open_place
 from farcore_server.search import Place
 from farcore_server.seen import Seen
@@ -61,7 +64,15 @@ def inspect(seen: Seen, file: FileSource, below: Source, restored: Flattened | N
     assert isinstance(index, Index)
     pages = Kdump.open(sources, index=index, cache=PAGES)
     dump, headers = _dump(seen, verdict, pages, stored)
+    if size_of(index) > LARGE:
+        _give_back()
     return dump, Files(seen.mapped(file), tuple(source for _, _, source in others), Composed(pages, headers))
+
+
+def _give_back() -> None:
+    """Have glibc return what was needed for a moment, which is as much again as what is kept."""
+    with suppress(OSError, AttributeError):  # another libc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _verdict(seen: Seen, written: Diskdump) -> Verdict:

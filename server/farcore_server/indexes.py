@@ -72,7 +72,7 @@ class Indexes:
             found = None if kept is None else unpacked(kept)
             if found is None:
                 found = make()
-                if self._state is not None and (isinstance(found, Flattened) or _size(found) <= LARGE):
+                if self._state is not None and (isinstance(found, Flattened) or size_of(found) <= LARGE):
                     self._state.save(KIND, key, packed(found))
             self._admit(found)
             into.set_result(found)
@@ -87,22 +87,22 @@ class Indexes:
 
     def _admit(self, found: Found) -> None:
         with self._lock:
-            held = sum(map(_size, self._open))
-            if held + _size(found) > self._most:
+            held = sum(map(size_of, self._open))
+            if held + size_of(found) > self._most:
                 raise BadDumpError(
-                    f"its index takes {_mib(_size(found))} of memory, and those of the other dumps {_mib(held)} of "
+                    f"its index takes {_mib(size_of(found))} of memory, and those of the other dumps {_mib(held)} of "
                     f"{_mib(self._most)}: serve it from a farcored of its own",
                     term="index",
                 )
             self._open.add(found)
 
     def _trim(self) -> None:
-        held = sum(_size(each.result()) for each in self._known.values() if each.done() and each.exception() is None)
+        held = sum(size_of(each.result()) for each in self._known.values() if each.done() and each.exception() is None)
         for key in list(self._known):
             each = self._known[key]
             if (held <= LIMIT and len(self._known) <= MOST) or not each.done():
                 return
-            held -= 0 if each.exception() is not None else _size(each.result())
+            held -= 0 if each.exception() is not None else size_of(each.result())
             del self._known[key]
 
 
@@ -110,7 +110,8 @@ def _mib(size: int) -> str:
     return f"{-(-size >> 20):,} MiB"
 
 
-def _size(found: Found) -> int:
+def size_of(found: Found) -> int:
+    """Bytes of its arrays."""
     return 25 * len(found.runs if isinstance(found, Flattened) else found.pages.runs)
 
 
