@@ -116,6 +116,11 @@ def ask(server: Connection, links: dict[str, str], items: list[pages_wire.Item])
     return pages_wire.frames(server.request("POST", f"{links['self']}/pages", fields, pages_wire.request(items)).body)
 
 
+def state(found: dict[str, Said], name: str) -> str | None:
+    """That of the dump, None where a worker does not know it yet."""
+    return found[name]["state"] if name in found else None
+
+
 COMPRESSED = [*variants(), "set.1"]
 
 
@@ -264,13 +269,13 @@ def test_a_set_is_complete_as_soon_as_its_last_part_has_come(serve: Serve, tmp_p
     two = until(live, lambda found: list(found) == ["vmcore.1"])["vmcore.1"]
     assert two["state"] == "incomplete"
     (tmp_path / "vmcore.3").write_bytes(parts[2])
-    whole = until(live, lambda found: found["vmcore.1"]["state"] == "ready")["vmcore.1"]
+    whole = until(live, lambda found: state(found, "vmcore.1") == "ready")["vmcore.1"]
     assert whole["etag"] != two["etag"]
     with Connection(live.url) as server:
         wanted = f"bytes={59 * BLOCK}-{61 * BLOCK - 1}"
         assert server.get(whole["links"]["physical"], Range=wanted).body == PAGES[59] + PAGES[60]
         (tmp_path / "vmcore.3").unlink()
-        gone = until(live, lambda found: found["vmcore.1"]["state"] == "incomplete")["vmcore.1"]
+        gone = until(live, lambda found: state(found, "vmcore.1") == "incomplete")["vmcore.1"]
         assert gone["etag"] == two["etag"]
 
 
