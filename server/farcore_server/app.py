@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any, Final
@@ -28,6 +29,8 @@ from farcore_server.resources import Resources
 # A page shows so many PT_LOADs, and refers to the JSON for the rest.
 _SHOWN: Final = 200
 _VARY: Final = {"Vary": "Accept"}
+# Bytes of JSON that are written at once.
+_WRITE: Final = 64 << 10
 
 
 class Pages:
@@ -47,12 +50,13 @@ class Pages:
         return await _json(request, describe.listing(self._listed()))
 
     async def dump(self, request: web.Request) -> web.StreamResponse:
-        """One Dump: JSON, or a page for a browser."""
+        """One Dump: JSON (with ?brief as a list has it), or a page for a browser."""
         found = self.catalogue.marked().get(request.match_info["id"])
         if found is None:
             raise missing(request.match_info["id"])
         if "text/html" not in request.headers.get("Accept", ""):
-            return await _json(request, describe.text(found), _VARY)
+            brief = "brief" in request.query
+            return await _json(request, [json.dumps(describe.brief(found))] if brief else describe.text(found), _VARY)
         origin, said = f"{request.scheme}://{request.host}", describe.full(found, _SHOWN)
         more = len(describe.loads(found)) - len(said["segments"]) + said["segments_left_out"]
         response = page("dump.html", dump=said, origin=origin, more=more)
@@ -117,9 +121,15 @@ async def _json(request: web.Request, pieces: Iterable[str], headers: Mapping[st
     response.content_type, response.charset = "application/json", "utf-8"
     await response.prepare(request)
     if request.method != "HEAD":
+        # A short answer is one write: each is a packet of its own, and a new connection has ten in its first round trip.
+        held = bytearray()
         for piece in pieces:
-            await response.write(piece.encode())
+            held += piece.encode()
+            if len(held) >= _WRITE:
+                await response.write(held)
+                held = bytearray()
             await asyncio.sleep(0)
+        await response.write_eof(bytes(held))
     return response
 
 

@@ -121,27 +121,43 @@ async def _stream(response: web.StreamResponse, work: _Work, batch: Batch, plan:
     under_way: deque[asyncio.Task[_Packed]] = deque()
     ahead = 1 if work.level is None else AHEAD
     count = 0
-    await response.write(frames.opening(batch.total))
+    before = frames.opening(batch.total)
     try:
         for draft in plan:
+            if len(under_way) == ahead:
+                await _write(response, before, await under_way.popleft())
+                before = b""
             under_way.append(asyncio.create_task(work.frame(draft)))
             count += 1
-            if len(under_way) == ahead:
-                await _write(response, await under_way.popleft())
-        while under_way:
-            await _write(response, await under_way.popleft())
+        while len(under_way) > 1:
+            await _write(response, before, await under_way.popleft())
+            before = b""
+        if under_way:
+            before = await _last(response, before, await under_way.popleft())
     finally:
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
-    await response.write(frames.closing(batch.total, count))
+    await response.write_eof(before + frames.closing(batch.total, count))
 
 
-async def _write(response: web.StreamResponse, packed: _Packed) -> None:
+async def _write(response: web.StreamResponse, before: bytes, packed: _Packed) -> None:
     head, stored = packed
-    await response.write(head)
+    await response.write(before + head)
     for at in range(0, len(stored), WRITE):
         await response.write(memoryview(stored)[at : at + WRITE])
+
+
+async def _last(response: web.StreamResponse, before: bytes, packed: _Packed) -> bytes:
+    """What of the last frame is still to be written: all of a small one.
+
+    Each write is a packet of its own, and a new connection has ten of them in its first round trip.
+    """
+    head, stored = packed
+    if len(stored) <= WRITE:
+        return before + head + bytes(stored)
+    await _write(response, before, packed)
+    return b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ def test_what_is_said_of_a_dump_is_as_described(server: Connection) -> None:
     assert list(dumps) == ["b/vmcore", "vmcore-foreign", "vmcore-text"]
     for brief in dumps.values():
         conform(brief, "Brief")
+        assert json.loads(server.get(f"{brief['links']['self']}?brief").body) == brief
         assert brief.keys() == set(DESCRIPTION["components"]["schemas"]["Brief"]["properties"])
         full = json.loads(server.get(brief["links"]["self"]).body)
         conform(full, "Dump")
