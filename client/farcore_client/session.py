@@ -7,20 +7,16 @@ at, so that a token goes to the URL's own host and no other.
 from __future__ import annotations
 
 import json
-import socket
-import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 import aiohttp
 from yarl import URL
 
-from farcore import __version__, frames
-from farcore.batch import Batch, Part
-from farcore.errors import SettingsError, SourceChangedError, Space
+from farcore import __version__
+from farcore.errors import SettingsError, Space
 from farcore.profile import MAX_SIZE as MAX_PROFILE
 from farcore.profile import Profile
 from farcore.source import Extent
@@ -34,7 +30,6 @@ from farcore_client.refusal import MAX_PROBLEM, demand_idle, refusal
 from farcore_client.translation import translated
 
 Sink = Callable[[bytes], object]
-PartSink = Callable[[Iterable[Part]], object]
 
 CONNECT: Final = 15.0  # seconds: five SYNs
 # Seconds: a server may first compose a layout, or wake a disk.
@@ -45,22 +40,6 @@ MAX_JSON: Final = 128 << 20
 MAX_LOG: Final = 96 << 20
 # What may wait in memory of a body: the socket is read in steps of 256 KiB at most.
 BUFFER: Final = 512 << 10
-
-
-# Where struct tcp_info of linux/tcp.h has tcpi_min_rtt, in microseconds.
-_MIN_RTT: Final = 148
-
-
-class Transfer(NamedTuple):
-    """What an answer took: seconds until its head came, seconds of its body, bytes of that.
-
-    ``rtt``: the kernel's own measure of the connection, in seconds, whatever a busy server adds to it; None: not known.
-    """
-
-    wait: float
-    seconds: float
-    size: int
-    rtt: float | None
 
 
 class Session:
@@ -181,51 +160,6 @@ class Session:
         if received < extent.length:
             raise CutError("the connection was cut", received=received, length=extent.length)
 
-    async def pages(self, path: str, batch: Batch, etag: str, sink: PartSink) -> Transfer:
-        """Give ``sink`` what the resource at ``path`` answers to ``batch``: checked, in order, as it comes.
-
-        SourceChangedError unless the dump is ``etag``; CutError for an answer that ends early, FrameError for a wrong one;
-        BusyError where asking again may help.
-        """
-        began = time.monotonic()
-        fields = {"Content-Type": frames.MEDIA_TYPE, "If-Match": etag}
-        async with self._answer("POST", path, fields, batch.pack()) as answer:
-            await self._demand_pages(answer, etag)
-            came, nearest = time.monotonic(), rtt(answer)
-            decoder = frames.Decoder(batch.total, zstd=batch.level is not None)
-            size = held = 0
-
-            def counted(parts: Iterable[Part]) -> Iterable[Part]:
-                nonlocal held
-                for part in parts:
-                    held += part.length
-                    yield part
-
-            while piece := await self._piece(answer, held, batch.total):
-                size += len(piece)
-                sink(counted(batch.split(decoder.feed(piece))))
-        if not decoder.complete:
-            raise CutError("the connection was cut", received=held, length=batch.total)
-        return Transfer(came - began, time.monotonic() - came, size, nearest)
-
-    async def _demand_pages(self, answer: aiohttp.ClientResponse, etag: str) -> None:
-        demand_idle(answer.status, answer.headers, self.server)
-        await self._demand_success(answer)
-        if answer.headers.get("ETag") != etag:
-            raise SourceChangedError("the dump's file has changed since it was first looked at; open it again in a few seconds")
-        if answer.status != 200 or answer.content_type != frames.MEDIA_TYPE:
-            raise ProtocolError(f"{self.server} answers a batch of pages with {answer.content_type}; is this a farcored?")
-
-    @asynccontextmanager
-    async def exchange(
-        self, method: str, path: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer of a farcored, if it is a 2xx, to be read with pieces(); BusyError where the same may do later."""
-        async with self._answer(method, path, headers, body) as answer:
-            demand_idle(answer.status, answer.headers, self.server)
-            await self._demand_success(answer)
-            yield answer
-
     @asynccontextmanager
     async def plain(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
         """The answer of any server to a GET, whatever it is; BusyError where the same may do later."""
@@ -290,13 +224,3 @@ class Session:
             answer = await self._client.request(method, url, headers=headers, data=body, allow_redirects=False)
         async with answer:
             yield answer
-
-
-def rtt(answer: aiohttp.ClientResponse) -> float | None:
-    """The kernel's shortest round trip of the connection, in seconds; None where it is not known."""
-    connection = answer.connection  # None once a short body has come
-    found = connection.transport.get_extra_info("socket") if connection and connection.transport else None
-    if found is None:
-        return None
-    info = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _MIN_RTT + 4)
-    return int.from_bytes(info[_MIN_RTT:], sys.byteorder) / 1e6 if len(info) == _MIN_RTT + 4 else None

@@ -15,7 +15,6 @@ from farcore.elf import Elf
 from farcore.errors import BadDumpError, FarcoreError, FaultError
 from farcore.file import FileSource
 from farcore.vmcoreinfo import Vmcoreinfo
-from farcore_client import debuginfod
 from farcore_client.notice import notice
 from farcore_client.symbols import Symbols
 
@@ -32,7 +31,7 @@ class VmlinuxError(FarcoreError, LookupError):
     """No vmlinux, or another kernel's."""
 
 
-async def find(
+def find(
     known: Vmcoreinfo | None, given: Path | None, *, debug: Path = DEBUG, environment: Mapping[str, str] = os.environ
 ) -> Path:
     """The vmlinux of the kernel that ``known`` is of: ``given``, else one under ``debug``, else debuginfod's.
@@ -50,13 +49,17 @@ async def find(
             if _judged(path, known) != "another":
                 return path
             others.append(path)
-    servers = debuginfod.servers(environment)
-    if servers and known.build_id:
-        fetched = await debuginfod.fetch(
-            known.build_id, servers, debuginfod.cache(environment), lambda path: _demand(path, known)
-        )
-        if fetched is not None:
-            return fetched
+    servers: list[str] = []
+    if environment.get("DEBUGINFOD_URLS"):
+        from farcore_client import debuginfod  # late: with aiohttp, which few sessions wait for
+        from farcore_client.loop import run
+
+        servers = debuginfod.servers(environment)
+        folder = debuginfod.cache(environment)
+        if servers and known.build_id:
+            fetched = run(debuginfod.fetch(known.build_id, servers, folder, lambda path: _demand(path, known)))
+            if fetched is not None:
+                return fetched
     raise VmlinuxError(_missing(known, debug, others, servers))
 
 

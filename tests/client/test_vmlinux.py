@@ -21,8 +21,8 @@ def written(path: Path, build_id: str) -> Path:
     return Dump([note(("Linux", 0x100, bytes(4)), ("GNU", 3, bytes.fromhex(build_id)))]).write(path)
 
 
-async def found(known: Vmcoreinfo | None, debug: Path, given: Path | None = None) -> Path:
-    return await vmlinux.find(known, given, debug=debug, environment={})
+def found(known: Vmcoreinfo | None, debug: Path, given: Path | None = None) -> Path:
+    return vmlinux.find(known, given, debug=debug, environment={})
 
 
 @pytest.mark.parametrize(
@@ -35,58 +35,58 @@ async def found(known: Vmcoreinfo | None, debug: Path, given: Path | None = None
         f".build-id/{MINE[:2]}/{MINE[2:]}.debug",
     ],
 )
-async def test_it_is_found_where_distributions_put_it(tmp_path: Path, place: str) -> None:
+def test_it_is_found_where_distributions_put_it(tmp_path: Path, place: str) -> None:
     path = written(tmp_path / place, MINE)
-    assert await found(KNOWN, tmp_path) == path
+    assert found(KNOWN, tmp_path) == path
 
 
-async def test_one_of_the_same_release_but_another_build_is_passed_over(tmp_path: Path) -> None:
+def test_one_of_the_same_release_but_another_build_is_passed_over(tmp_path: Path) -> None:
     other = written(tmp_path / f"boot/vmlinux-{RELEASE}", OTHER)
     with pytest.raises(VmlinuxError, match=f"{other} is of another build.*install its symbols"):
-        await found(KNOWN, tmp_path)
+        found(KNOWN, tmp_path)
     right = written(tmp_path / f"lib/modules/{RELEASE}/vmlinux", MINE)
-    assert await found(KNOWN, tmp_path) == right
+    assert found(KNOWN, tmp_path) == right
 
 
-async def test_a_given_one_of_another_kernel_is_refused_in_a_sentence_with_both(tmp_path: Path) -> None:
+def test_a_given_one_of_another_kernel_is_refused_in_a_sentence_with_both(tmp_path: Path) -> None:
     other = written(tmp_path / "vmlinux", OTHER)
     with pytest.raises(VmlinuxError) as caught:
-        await found(KNOWN, tmp_path, other)
+        found(KNOWN, tmp_path, other)
     assert MINE in str(caught.value)
     assert OTHER in str(caught.value)
     assert str(other) in str(caught.value)
 
 
-async def test_a_given_one_of_the_same_build_is_taken_wherever_it_is(tmp_path: Path) -> None:
-    assert await found(KNOWN, tmp_path, written(tmp_path / "x", MINE)) == tmp_path / "x"
+def test_a_given_one_of_the_same_build_is_taken_wherever_it_is(tmp_path: Path) -> None:
+    assert found(KNOWN, tmp_path, written(tmp_path / "x", MINE)) == tmp_path / "x"
 
 
-async def test_without_a_build_id_on_both_sides_a_given_one_is_taken_with_a_warning(
+def test_without_a_build_id_on_both_sides_a_given_one_is_taken_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = written(tmp_path / "vmlinux", MINE)
-    assert await found(Vmcoreinfo({"OSRELEASE": RELEASE}), tmp_path, path) == path
+    assert found(Vmcoreinfo({"OSRELEASE": RELEASE}), tmp_path, path) == path
     assert "check what the tool shows" in capsys.readouterr().err
-    assert await found(None, tmp_path, path) == path
+    assert found(None, tmp_path, path) == path
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"not an ELF file at all, but long enough for one" * 3])
-async def test_what_is_no_vmlinux_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_what_is_no_vmlinux_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "vmlinux"
     path.write_bytes(content)
     with pytest.raises(VmlinuxError, match="is no vmlinux"):
-        await found(KNOWN, tmp_path, path)
+        found(KNOWN, tmp_path, path)
     with pytest.raises(VmlinuxError, match="cannot be read"):
-        await found(KNOWN, tmp_path, tmp_path / "absent")
+        found(KNOWN, tmp_path, tmp_path / "absent")
 
 
-async def test_a_dump_that_names_no_kernel_needs_a_given_one(tmp_path: Path) -> None:
+def test_a_dump_that_names_no_kernel_needs_a_given_one(tmp_path: Path) -> None:
     with pytest.raises(VmlinuxError, match="name the vmlinux"):
-        await found(None, tmp_path)
+        found(None, tmp_path)
 
 
-async def test_the_sentence_of_a_missing_one_says_what_to_install(tmp_path: Path) -> None:
+def test_the_sentence_of_a_missing_one_says_what_to_install(tmp_path: Path) -> None:
     with pytest.raises(VmlinuxError) as caught:
-        await found(KNOWN, tmp_path)
+        found(KNOWN, tmp_path)
     for word in (RELEASE, MINE, f"linux-image-{RELEASE}-dbg", "kernel-debuginfo", "DEBUGINFOD_URLS"):
         assert word in str(caught.value)

@@ -66,25 +66,25 @@ def _indexed(url: str, process: subprocess.Popen[bytes], build_id: str) -> str:
 
 
 @requires("debuginfod")
-async def test_a_vmlinux_comes_from_debuginfod_by_build_id(real_dumps: RealDumps, debuginfod: str, tmp_path: Path) -> None:
+def test_a_vmlinux_comes_from_debuginfod_by_build_id(real_dumps: RealDumps, debuginfod: str, tmp_path: Path) -> None:
     environment = {"DEBUGINFOD_URLS": debuginfod, "XDG_CACHE_HOME": str(tmp_path)}
     kernel = known(real_dumps("kdump"))
-    found = await vmlinux.find(kernel, None, debug=tmp_path / "nothing", environment=environment)
+    found = vmlinux.find(kernel, None, debug=tmp_path / "nothing", environment=environment)
     assert found == tmp_path / "debuginfod_client" / str(kernel.build_id) / "debuginfo"
     assert filecmp.cmp(found, real_dumps("vmlinux"), shallow=False)
     other = known(real_dumps("kdump-aarch64"))
     with pytest.raises(VmlinuxError, match=f"not at {debuginfod}"):
-        await vmlinux.find(other, None, debug=tmp_path / "nothing", environment=environment)
+        vmlinux.find(other, None, debug=tmp_path / "nothing", environment=environment)
 
 
 @pytest.mark.parametrize("given", [True, False])
-async def test_another_kernels_vmlinux_is_refused(real_dumps: RealDumps, given: bool, tmp_path: Path) -> None:
+def test_another_kernels_vmlinux_is_refused(real_dumps: RealDumps, given: bool, tmp_path: Path) -> None:
     kernel = known(real_dumps("kdump"))
     if not given:  # a kernel before 5.9 has no BUILD-ID: its release and the vmlinux' own banner tell
         kernel = vmcoreinfo.Vmcoreinfo({key: value for key, value in kernel.values.items() if key != "BUILD-ID"})
     with pytest.raises(VmlinuxError, match="another kernel's"):
-        await vmlinux.find(kernel, real_dumps("vmlinux-aarch64"))
-    assert await vmlinux.find(kernel, real_dumps("vmlinux")) == real_dumps("vmlinux")
+        vmlinux.find(kernel, real_dumps("vmlinux-aarch64"))
+    assert vmlinux.find(kernel, real_dumps("vmlinux")) == real_dumps("vmlinux")
 
 
 @requires("readelf")

@@ -60,7 +60,7 @@ def command(tool: str, url: str, place: tuple[str, int], credentials: Credential
 
 def _serve_crash(target: Target, host: str, port: int) -> None:
     try:
-        symbols = run(vmlinux.find(target.vmcoreinfo, None))
+        symbols = vmlinux.find(target.vmcoreinfo, None)
     except VmlinuxError as error:
         symbols = None
         notice(f"{error}; until then backtraces of running tasks begin where NT_PRSTATUS says")

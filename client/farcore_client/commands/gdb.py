@@ -44,7 +44,7 @@ def command(url: str, symbols: Path | None, credentials: Credentials) -> int:
     with connect(DumpUrl.parse(url), credentials) as dump:
         target = dump.target()
         program = launch.program(target)
-        found = run(vmlinux.find(target.vmcoreinfo, symbols))
+        found = vmlinux.find(target.vmcoreinfo, symbols)
         with learning(dump, target, found):
             return run(_debug(target, program, found.resolve(), options))
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -33,6 +33,8 @@ READ_AHEAD: Final = 2048
 # Seconds that names and sizes hold: they cannot change.
 _FOREVER: Final = 86400.0
 _READY_WITHIN: Final = 20.0
+_SONAME: Final = "libfuse3.so.3"
+_PATH: Final = "FUSE_LIBRARY_PATH"
 # Seconds until the same trouble is said again: a tool that gets EIO asks a hundred times.
 _SAY_AGAIN: Final = 30.0
 
@@ -184,13 +186,31 @@ def _library() -> ModuleType:
     if not os.access("/dev/fuse", os.R_OK | os.W_OK):
         raise MountError("/dev/fuse may not be used here: run as a user who may, or read the dump through another door")
     try:
-        import mfusepy
+        with _named():
+            import mfusepy
     except ImportError as error:
         raise MountError("mounting needs the Python package mfusepy: `pip install 'farcore[client]'`") from error
     except OSError as error:
         raise MountError("mounting needs libfuse 3: install your system's package fuse3") from error
     module: ModuleType = mfusepy
     return module
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """Name libfuse 3 to mfusepy by its soname, where the linker finds it: mfusepy's own search runs a compiler."""
+    try:
+        ctypes.CDLL(_SONAME)
+    except OSError:
+        yield
+        return
+    chosen = os.environ.get(_PATH)
+    os.environ[_PATH] = chosen or _SONAME
+    try:
+        yield
+    finally:
+        if chosen is None:
+            del os.environ[_PATH]
 
 
 def _directory(directory: Path) -> Path:
@@ -236,6 +256,3 @@ def _nanoseconds(modified: str) -> int:
         return calendar.timegm(time.strptime(modified, "%Y-%m-%dT%H:%M:%SZ")) * 1_000_000_000
     except ValueError:
         return 0
-
-
-Operations = Any

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from concurrent.futures import Executor
-from http.client import HTTPException, HTTPResponse
 from typing import Final
 
-from farcore import frames
 from farcore.batch import Batch, Item
 from farcore.batch import Space as Asked
-from farcore.errors import FrameError, SourceChangedError
 from farcore_client.dumpurl import DumpUrl
-from farcore_client.errors import CutError, ProtocolError
+from farcore_client.exchange import Exchange
+from farcore_client.line import Line, Lines
 from farcore_client.partial import Resource
 from farcore_client.pull.landing import Landing
 from farcore_client.pull.limit import Limit
-from farcore_client.pull.line import Line, Lines
 from farcore_client.pull.pace import Pace
 
 # Bytes of the resource in one batch: repeated pages are found within one, so it should be large ...
@@ -58,45 +55,9 @@ class Batches:
 
     def _bring(self, line: Line, batch: Batch, landing: Landing) -> None:
         """In a thread: received where it is decoded, and written."""
-        headers = {"Content-Type": frames.MEDIA_TYPE, "If-Match": self._version.etag}
-        try:
-            answer = line.ask("POST", f"{self._dump.path}/pages", headers, batch.pack())
-            fields = answer.headers
-            _demand_pages(answer.status, fields.get_content_type(), fields.get("ETag"), self._version)
-            decoder = frames.Decoder(batch.total, zstd=batch.level is not None, repeats=batch.repeats)
-            while not decoder.complete and (size := self._received(line, answer, decoder.room, landing)):
-                landing.tally.wire += size
-                landing.take(decoder.put(size))
-                if pause := self._limit.owed(size):
-                    time.sleep(pause)
-            if not decoder.complete:
-                raise CutError("the connection was cut", received=landing.at, length=batch.total)
-            self._demand_end(answer)
-        except BaseException:
-            line.close()
-            raise
-
-    def _received(self, line: Line, answer: HTTPResponse, room: memoryview, landing: Landing) -> int:
-        """How many bytes have come; none of a body that has ended, or was cut."""
-        try:
-            return answer.readinto(room)
-        except TimeoutError as error:
-            why = f"the server was silent for {line.silence:g} s"
-            raise CutError(why, received=landing.at, length=landing.work.length) from error
-        except (OSError, HTTPException):
-            return 0
-
-    def _demand_end(self, answer: HTTPResponse) -> None:
-        try:
-            beyond = answer.read(1)
-        except (OSError, HTTPException):
-            return
-        if beyond:
-            raise FrameError("the answer goes on behind its end")
-
-
-def _demand_pages(status: int, content_type: str, etag: str | None, version: Resource) -> None:
-    if status != 200 or content_type != frames.MEDIA_TYPE:
-        raise ProtocolError(f"a batch of pages was answered with {status} and {content_type}; is this the URL of a farcored?")
-    if etag != version.etag:
-        raise SourceChangedError("the dump's file has changed since it was first looked at")
+        exchange = Exchange(line, f"{self._dump.path}/pages", batch, self._version.etag)
+        for size, pieces in exchange.pieces():
+            landing.tally.wire += size
+            landing.take(pieces)
+            if pause := self._limit.owed(size):
+                time.sleep(pause)

@@ -22,6 +22,7 @@ from farcore_client import partial, proof
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl, ServerUrl
 from farcore_client.errors import BusyError, ProtocolError, RefusedError, UnreachableError
+from farcore_client.line import Line, Lines, fields_of
 from farcore_client.output import OutputError
 from farcore_client.partial import Resource
 from farcore_client.plainurl import PlainUrl
@@ -30,7 +31,6 @@ from farcore_client.pull.batches import Batches
 from farcore_client.pull.chunks import PAGE
 from farcore_client.pull.journal import Subject
 from farcore_client.pull.limit import Limit
-from farcore_client.pull.line import Line, Lines, fields_of
 from farcore_client.pull.pace import Pace, Wish
 from farcore_client.pull.partfile import PartFile, demand_free
 from farcore_client.pull.progress import Quiet

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
@@ -15,29 +14,23 @@ import numpy as np
 
 from farcore.batch import Space
 from farcore.elf import Elf
-from farcore.errors import SourceChangedError
 from farcore.layout import physical
+from farcore.profile import MAX_SIZE as MAX_PROFILE
 from farcore.profile import Profile
 from farcore.runs import U64, Kind
 from farcore.source import Extent, Source
 from farcore.space import PhysicalSpace
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl
-from farcore_client.errors import ProtocolError, UnreachableError
-from farcore_client.fields import Fields
-from farcore_client.partial import strong
-from farcore_client.remote.cache import PAGE, SHIFT, PageCache
+from farcore_client.errors import RefusedError, UnreachableError
+from farcore_client.opening import Opened, Opening
+from farcore_client.remote.cache import PAGE, SHIFT, PageCache, key
 from farcore_client.remote.courier import Courier
 from farcore_client.remote.pages import Missed, Pages, places
-from farcore_client.remote.portal import Portal
 from farcore_client.remote.source import RemoteSource
-from farcore_client.session import Session
 from farcore_client.target import Target
 
 CACHE_BYTES: Final = 256 << 20
-_QUERY: Final = "?normalised"
-# Seconds without a byte from a server until a request is given up and made again.
-SILENCE: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +52,23 @@ class RemoteDump:
     dump is another, every read is SourceChangedError.
     """
 
-    def __init__(
-        self, url: DumpUrl, dump: Fields, etag: str, portal: Portal, session: Session, pages: Pages, *, normalised: bool
-    ) -> None:
-        self.url, self.dump, self.etag = url, dump, etag
-        self._portal, self._session, self._pages = portal, session, pages
-        self._courier: Courier = portal.call(self._start(normalised))
-        pages.carrier = self._courier
+    def __init__(self, opening: Opening, found: Opened, cache: PageCache) -> None:
+        self.url, self._lines = opening.url, opening.lines
+        self.dump, self.etag = found.dump, found.etag
+        pages = self._pages = Pages(cache, found.sizes)
+        if whole := len(found.start) if len(found.start) == found.sizes["vmcore"] else len(found.start) & -PAGE:
+            cache.put(key("vmcore", 0), memoryview(found.start)[:whole])
+        self._courier = pages.carrier = Courier(
+            opening.lines,
+            opening.url,
+            found.etag,
+            found.sizes,
+            cache,
+            normalised=opening.normalised,
+            filed=pages.filed,
+            failed=pages.failed,
+            lock=pages.lock,
+        )
         self.vmcore: Source = RemoteSource(pages, "vmcore")
         self.stored: Source = RemoteSource(pages, "stored")
 
@@ -130,12 +133,23 @@ class RemoteDump:
         return self._pages.aside()
 
     def profile(self, build: str) -> Profile | None:
-        """What sessions on this kernel build read, as far as the server knows."""
-        return self._portal.call(self._session.profile(build))
+        """What sessions on this kernel build read, as far as the server knows; BadProfileError for what is none."""
+        line = self._lines.take()
+        try:
+            found = Profile.parse(line.read(line.ask("GET", f"/v1/profiles/{build}"), MAX_PROFILE))
+        except RefusedError as error:
+            line.close()
+            if error.status != 404:
+                raise
+            found = None
+        self._lines.give_back(line)
+        return found
 
     def teach(self, build: str, profile: Profile, *, within: float) -> None:
-        """Tell the server what this session read; TimeoutError after so many seconds."""
-        self._portal.call(asyncio.wait_for(self._session.teach(build, profile), within))
+        """Tell the server what this session read, and wait for no answer: nobody here needs one."""
+        line = self._lines.take()
+        line.patience(within)
+        line.leave("PUT", f"/v1/profiles/{build}", {"Content-Type": "application/json"}, profile.pack())
 
     def physical_address(self, offset: int) -> int | None:
         """The physical address of a byte of ``vmcore``; None for headers and notes. Of overlapping PT_LOADs the first's."""
@@ -146,10 +160,8 @@ class RemoteDump:
     def close(self) -> None:
         """End the connections; whoever waits in a read gets an error."""
         self._pages.end(UnreachableError(f"the connection to {self.url.server.place} was closed while this was read"))
-        self._courier.pipe.close()
-        if not self._portal.loop.is_closed():
-            self._portal.call(self._session.__aexit__(None, None, None))
-            self._portal.close()
+        self._courier.close()
+        self._lines.close()
 
     def _remembered(self, keys: dict[int, None]) -> list[Missed]:
         with self._pages.lock:
@@ -164,66 +176,23 @@ class RemoteDump:
         """Whether the program headers say all of physical memory: of a composed vmcore they do not say what was excluded."""
         return self.dump.text("stored_format") == "elf"
 
-    async def _start(self, normalised: bool) -> Courier:
-        return Courier(
-            self._session,
-            self.url,
-            self.etag,
-            self._pages.sizes,
-            self._pages.cache,
-            normalised=normalised,
-            filed=self._pages.filed,
-            failed=self._pages.failed,
-            lock=self._pages.lock,
-        )
-
 
 def connect(url: DumpUrl, credentials: Credentials, *, cache_bytes: int = CACHE_BYTES, normalised: bool = False) -> RemoteDump:
     """Open the dump, with a page cache of at most ``cache_bytes``; any FarcoreError of a server that cannot be had.
 
-    For code that does not await: an event loop runs in a thread of its own until ``close``. ``normalised``: ``vmcore`` has
-    the layout of /proc/vmcore, program headers at byte 64 (52), which is where makedumpfile looks for them.
+    ``normalised``: ``vmcore`` has the layout of /proc/vmcore, program headers at byte 64 (52), which is where makedumpfile
+    looks for them.
     """
-    session = Session(url.server, credentials, silence=SILENCE)
-    portal = Portal()
+    return opened(Opening(url, credentials, normalised=normalised), cache_bytes=cache_bytes)
+
+
+def opened(opening: Opening, *, cache_bytes: int = CACHE_BYTES) -> RemoteDump:
+    """The dump of an Opening that was begun before; as ``connect``."""
     try:
-        portal.call(session.__aenter__())
-        try:
-            dump, etag, sizes = portal.call(_describe(session, url, normalised))
-            pages = Pages(PageCache(cache_bytes), sizes)
-            return RemoteDump(url, dump, etag, portal, session, pages, normalised=normalised)
-        except BaseException:
-            portal.call(session.__aexit__(None, None, None))
-            raise
+        return RemoteDump(opening, opening.wait(), PageCache(cache_bytes))
     except BaseException:
-        portal.close()
+        opening.lines.close()
         raise
-
-
-async def _describe(session: Session, url: DumpUrl, normalised: bool) -> tuple[Fields, str, dict[str, int]]:
-    """The description, the one ETag of all resources, and the sizes of the three spaces: one round trip."""
-    asked = [session.head(f"{url.path}/memory/physical", "physical")]
-    if normalised:
-        asked.append(session.head(f"{url.path}/vmcore{_QUERY}", "vmcore"))
-    described, *heads = await asyncio.gather(session.describe(url), *asked, return_exceptions=True)
-    for answer in (described, *heads):  # the description's words are about the dump as a whole, and so come first
-        if isinstance(answer, BaseException):
-            raise answer
-    dump = Fields(described)
-    etag = strong(dump.text("etag"))
-    sizes = {"vmcore": _size(dump, "size"), "stored": _size(dump, "stored_size")}
-    for space, head in zip(("physical", "vmcore"), heads, strict=False):
-        sizes[space] = head.size
-        if head.etag != etag:
-            raise SourceChangedError(f"{url} was replaced just now; open it again in a few seconds")
-    return dump, etag, sizes
-
-
-def _size(dump: Fields, name: str) -> int:
-    size = dump.number(name)
-    if size is None or size >= 1 << 63:
-        raise ProtocolError(f"the server's description of the dump has no {name}; is this the URL of a farcored?")
-    return size
 
 
 def through(elf: Elf, size: int, extents: Iterable[Extent]) -> list[Extent]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Final
 
-from farcore_client.session import Transfer
+from farcore_client.exchange import Transfer
 
 # Below: what a process costs, not a network. Loopback answers within it.
 _NEAR: Final = 1e-3

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from itertools import islice
-from typing import Final, NamedTuple, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 from farcore.batch import Space
 from farcore.errors import FarcoreError, SourceChangedError
@@ -23,6 +23,8 @@ from farcore_client.remote.pipe import Pipe
 from farcore_client.remote.readahead import Head
 from farcore_client.remote.stream import Stream
 
+# now: a reader waits; near: the neighbours of that; later: a prefetch.
+Haste = Literal["now", "near", "later"]
 # Misses and touched pages that are remembered for a profile: 4 GiB of a dump.
 MAX_REMEMBERED: Final = 1 << 20
 # Of the cache, what one request of a reader may fill, and all of a prefetch.
@@ -44,7 +46,7 @@ class Carrier(Protocol):
         """What is known of the way to the server."""
         ...
 
-    def want(self, keys: list[int], *, urgent: bool) -> None:
+    def want(self, keys: list[int], haste: Haste) -> None:
         """Bring these pages; returns at once."""
         ...
 
@@ -54,7 +56,7 @@ class Carrier(Protocol):
         ...
 
     def hasten(self, keys: list[int]) -> None:
-        """Somebody waits for these, which were wanted without urgency."""
+        """Somebody waits for these, which are on their way without haste."""
         ...
 
 
@@ -199,7 +201,7 @@ class Pages:
             self._lazy.update(keys)
             self.prefetched += len(keys)
             if keys:
-                self.carrier.want(keys, urgent=False)
+                self.carrier.want(keys, "later")
             else:
                 waiting.done.set_result(None)
         return waiting.done
@@ -290,7 +292,7 @@ class Pages:
                 self._waiting[one] = []
                 asked.append(one)
         if asked:
-            self.carrier.want(sorted(asked), urgent=True)
+            self.carrier.want(sorted(asked), "now")
         if late:
             self.carrier.hasten(late)
         return waiting

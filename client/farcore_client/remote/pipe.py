@@ -1,28 +1,26 @@
 """Pipe: plain ranges of a dump over one kept connection of a thread of its own, received where they will be read.
 
-aiohttp costs more CPU than all the rest of a read in sequence over loopback; http.client over a blocking socket leaves the
-copying to the kernel, outside the interpreter's lock. It never retries and never says why: what it cannot bring, or not in
-time, is asked for by the courier, who does both.
+Frames and pages cost more CPU than all the rest of a read in sequence over loopback; a range is received by the kernel, outside
+the interpreter's lock. It never retries and never says why: what it cannot bring, or not in time, is asked for by the courier,
+who does both.
 """
 
 from __future__ import annotations
 
-import http.client
-import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import Final, cast
+from http.client import HTTPException
+from typing import Final
 
 import numpy as np
 
-from farcore import __version__
 from farcore.batch import Space
 from farcore.errors import FarcoreError
 from farcore.source import Extent
+from farcore_client.line import Lines, fields_of
 from farcore_client.partial import Resource, demand
-from farcore_client.session import Session
 
 # Seconds without a byte until the connection is given up.
 SILENCE: Final = 3.0
@@ -34,11 +32,11 @@ Came = Callable[[int, float], object]
 
 
 class Pipe:
-    """Ranges of the version ``etag``, one after another; made for the session's server, with its credentials."""
+    """Ranges of the version ``etag``, one after another."""
 
-    def __init__(self, session: Session, paths: dict[Space, str], etag: str, sizes: dict[str, int], came: Came) -> None:
-        self._session, self._paths, self._etag, self._sizes, self._came = session, paths, etag, sizes, came
-        self._connection: http.client.HTTPConnection | None = None
+    def __init__(self, lines: Lines, paths: dict[Space, str], etag: str, sizes: dict[str, int], came: Came) -> None:
+        self._paths, self._etag, self._sizes, self._came = paths, etag, sizes, came
+        self._line = lines.another(SILENCE)
         self._worker = ThreadPoolExecutor(1, "farcore pipe")
         self._rests_until = 0.0
         self._closed = False
@@ -55,11 +53,7 @@ class Pipe:
     def rest(self) -> None:
         """Give up what is under way, and ask for nothing in the next seconds; any thread."""
         self._rests_until = time.monotonic() + REST
-        connection = self._connection
-        found = connection.sock if connection else None
-        if found is not None:
-            with suppress(OSError):
-                socket.socket.shutdown(found, socket.SHUT_RDWR)  # wakes the thread, under TLS as well
+        self._line.cut()
 
     def close(self) -> None:
         """End the connection and the thread."""
@@ -73,31 +67,22 @@ class Pipe:
         began = time.monotonic()
         try:
             found = self._ask(space, extent)
-        except (FarcoreError, OSError, http.client.HTTPException, ValueError):
+        except (FarcoreError, OSError, HTTPException, ValueError):
             found = None
         if found is None:
             self._rests_until = time.monotonic() + REST
-            self._hang_up()
+            self._line.close()
         else:
             self._came(extent.length, time.monotonic() - began)
         if self._closed:
-            self._hang_up()
+            self._line.close()
         return found
 
     def _ask(self, space: Space, extent: Extent) -> memoryview | None:
         """The bytes; None if fewer come."""
-        connection = self._connection = self._connection or self._dial()
-        fields = {
-            "User-Agent": f"farcore/{__version__}",
-            "Range": f"bytes={extent.offset}-{extent.offset + extent.length - 1}",
-            "If-Match": self._etag,
-        }
-        if self._session.credentials.token:
-            fields["Authorization"] = f"Bearer {self._session.credentials.token}"
-        connection.request("GET", self._paths[space], headers=fields)
-        answer = connection.getresponse()
-        headers = cast("Mapping[str, str]", answer.headers)  # get() of either is all that is used
-        demand(answer.status, headers, extent, Resource(self._sizes[space], self._etag))
+        asked = {"Range": f"bytes={extent.offset}-{extent.offset + extent.length - 1}", "If-Match": self._etag}
+        answer = self._line.ask("GET", self._paths[space], asked)
+        demand(answer.status, fields_of(answer), extent, Resource(self._sizes[space], self._etag))
         # Not zeroed: every byte is received, or nobody sees it.
         whole = np.empty(extent.length, np.uint8).data
         received = 0
@@ -107,14 +92,3 @@ class Pipe:
             answer.read()  # the end of the body, so that the connection is kept
             return whole.toreadonly()
         return None
-
-    def _dial(self) -> http.client.HTTPConnection:
-        server, context = self._session.server, self._session.context
-        if context is None:
-            return http.client.HTTPConnection(server.host, server.port, timeout=SILENCE)
-        return http.client.HTTPSConnection(server.host, server.port, timeout=SILENCE, context=context)
-
-    def _hang_up(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farcore_client.exchange import Transfer
 from farcore_client.remote.link import Link
 from farcore_client.remote.readahead import MAX_HEADS, NONE, Head, Pages, advise
-from farcore_client.session import Transfer
 
 BLOCK, WINDOW = 16, 256
 

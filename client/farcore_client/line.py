@@ -6,17 +6,16 @@ takes longer to import than many a dump to come, is not needed. As with Session,
 
 from __future__ import annotations
 
-import asyncio
 import json
+import select
 import socket
-import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, RemoteDisconnected
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar, cast
 
 from farcore import __version__
 from farcore.errors import FarcoreError, SettingsError
@@ -25,6 +24,9 @@ from farcore_client.dumpurl import ServerUrl
 from farcore_client.errors import ProtocolError, UnreachableError
 from farcore_client.refusal import MAX_PROBLEM, demand_idle, refusal
 from farcore_client.unreachable import hung_up, late, not_http, tls, unconnected
+
+if TYPE_CHECKING:
+    import ssl
 
 # Seconds of a round trip of which nothing is known.
 FAR: Final = 0.05
@@ -49,11 +51,8 @@ class Line:
 
     def ask(self, method: str, path: str, headers: Mapping[str, str] = _NONE, body: bytes | None = None) -> HTTPResponse:
         """A 2xx, its body still to come; BusyError where the same may do later, UnreachableError for no answer."""
-        fields = {"User-Agent": f"farcore/{__version__}", **headers}
-        if self._token:
-            fields["Authorization"] = f"Bearer {self._token}"
         with _sentence(self.server):
-            self._connection.request(method, path, body, fields)
+            self._send(method, path, headers, body)
             answer = self._connection.getresponse()
             demand_idle(answer.status, fields_of(answer), self.server)
             if 300 <= answer.status < 400:
@@ -67,6 +66,21 @@ class Line:
                     answer.status, said, answer.read(MAX_PROBLEM), self.server, space=None, token=self._token is not None
                 )
         return answer
+
+    def leave(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Say something, and end the line without waiting for an answer."""
+        with _sentence(self.server):
+            self._send(method, path, headers, body)
+        self.close()
+
+    def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> None:
+        fields = {"User-Agent": f"farcore/{__version__}", **headers}
+        if self._token:
+            fields["Authorization"] = f"Bearer {self._token}"
+        if self._connection.sock is not None and _readable(self._connection.sock):
+            # The server has ended it meanwhile: nothing else comes unasked.
+            self._connection.close()
+        self._connection.request(method, path, body, fields)
 
     def read(self, answer: HTTPResponse, most: int) -> bytes:
         """A short body; ProtocolError if it is longer than ``most``."""
@@ -89,16 +103,28 @@ class Line:
 
     def round_trip(self) -> float:
         """The kernel's shortest, in seconds."""
-        if self._connection.sock is None:
-            return FAR
-        info = self._connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _MIN_RTT + 4)
-        return int.from_bytes(info[_MIN_RTT:], sys.byteorder) / 1e6 if len(info) == _MIN_RTT + 4 else FAR
+        return self.nearest() or FAR
+
+    def nearest(self) -> float | None:
+        """As round_trip(); None where it is not known."""
+        found = self._connection.sock
+        if found is None:
+            return None
+        info = found.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _MIN_RTT + 4)
+        return int.from_bytes(info[_MIN_RTT:], sys.byteorder) / 1e6 if len(info) == _MIN_RTT + 4 else None
+
+    def patience(self, seconds: float) -> None:
+        """Give up after so many seconds without a byte, from now on."""
+        self.silence = self._connection.timeout = seconds
+        if self._connection.sock is not None:
+            self._connection.sock.settimeout(seconds)
 
     def cut(self) -> None:
         """End it, from any thread: whoever waits for it gets an error."""
-        if self._connection.sock is not None:
+        found = self._connection.sock
+        if found is not None:
             with suppress(OSError):
-                self._connection.sock.shutdown(socket.SHUT_RDWR)
+                socket.socket.shutdown(found, socket.SHUT_RDWR)  # of the socket under TLS, which wakes its reader
 
     def close(self) -> None:
         """The connection; the next question makes another."""
@@ -112,19 +138,30 @@ class Lines:
         if server.scheme == "http" and credentials.tls_only:
             raise SettingsError(f"--cacert and --cert are for TLS: write https://{server.place}, or leave them out")
         context = credentials.ssl_context() if server.scheme == "https" else None
-        self._make = partial(Line, server, credentials, context, silence)
+        self.server, self.silence = server, silence
+        self._make = partial(Line, server, credentials, context)
         self._idle: list[Line] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for line in self._idle:
-            line.close()
+        self.close()
+
+    def close(self) -> None:
+        """End those that nobody has."""
+        while self._idle:
+            self._idle.pop().close()
 
     def take(self) -> Line:
         """One that nobody else has."""
-        return self._idle.pop() if self._idle else self._make()
+        with suppress(IndexError):  # another thread may have taken the last one
+            return self._idle.pop()
+        return self.another(self.silence)
+
+    def another(self, silence: float) -> Line:
+        """A new one, of other patience, which is the caller's."""
+        return self._make(silence)
 
     def give_back(self, line: Line) -> None:
         """Nothing is under way on it."""
@@ -132,6 +169,8 @@ class Lines:
 
     async def run(self, job: Callable[[Line], T]) -> T:
         """The job's result, in a thread of its own; Ctrl-C cuts the line."""
+        import asyncio  # late: who has threads of his own does not wait for this
+
         line = self.take()
         try:
             result = await asyncio.to_thread(job, line)
@@ -146,6 +185,12 @@ class Lines:
 def fields_of(answer: HTTPResponse) -> Mapping[str, str]:
     """Its header fields, by names in whatever case."""
     return cast(Mapping[str, str], answer.headers)
+
+
+def _readable(found: socket.socket) -> bool:
+    waiting = select.poll()
+    waiting.register(found, select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 @contextmanager

@@ -1,0 +1,112 @@
+"""Opening: what is asked first of a dump, all of it in one round trip, while what reads the answers is still imported.
+
+numpy and the doors take longer to import than a server far away to answer. Nothing here needs either.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final, NamedTuple, TypeVar
+
+from farcore.errors import FarcoreError, SourceChangedError
+from farcore_client.credentials import Credentials
+from farcore_client.dumpurl import DumpUrl
+from farcore_client.errors import ProtocolError
+from farcore_client.fields import Fields
+from farcore_client.line import Line, Lines, fields_of
+from farcore_client.partial import Resource, first, resource, strong
+
+# Seconds without a byte from a server until a request is given up and made again.
+SILENCE: Final = 30.0
+# Of the vmcore: header, notes and VMCOREINFO of nearly every dump; a new connection carries so much in one round trip.
+START: Final = 12 << 10
+_QUERY: Final = "?normalised"
+T = TypeVar("T")
+
+
+class Opened(NamedTuple):
+    """``dump`` as a list has it, the one ``etag`` of all resources, their ``sizes``, and the first bytes of the vmcore."""
+
+    dump: Fields
+    etag: str
+    sizes: dict[str, int]
+    start: bytes
+
+
+class Opening:
+    """Asks at once, in threads of its own; ``lines`` has the connections afterwards. ``normalised``: as ``connect`` has it."""
+
+    def __init__(self, url: DumpUrl, credentials: Credentials, *, normalised: bool = False) -> None:
+        self.url, self.normalised = url, normalised
+        self.lines = Lines(url.server, credentials, SILENCE)
+        vmcore = f"{url.path}/vmcore{_QUERY if normalised else ''}"
+        self._described = self._ask(lambda line: line.json(f"{url.path}?brief", {}))
+        self._physical = self._ask(lambda line: _head(line, f"{url.path}/memory/physical"))
+        self._vmcore = self._ask(lambda line: _head(line, vmcore)) if normalised else None
+        self._start = self._ask(lambda line: _start(line, vmcore))
+
+    def wait(self) -> Opened:
+        """What was answered; any FarcoreError of a server that cannot be had."""
+        # The description's words are about the dump as a whole, and so come first.
+        dump = Fields(self._described.result())
+        etag = strong(dump.text("etag"))
+        sizes = {"vmcore": _size(dump, "size"), "stored": _size(dump, "stored_size")}
+        for space, head in (("physical", self._physical), ("vmcore", self._vmcore)):
+            if head is None:
+                continue
+            found = head.result()
+            sizes[space] = found.size
+            if found.etag != etag:
+                raise SourceChangedError(f"{self.url} was replaced just now; open it again in a few seconds")
+        version, start = self._start.result()
+        return Opened(dump, etag, sizes, start if version == Resource(sizes["vmcore"], etag) else b"")
+
+    def _ask(self, job: Callable[[Line], T]) -> Future[T]:
+        """The job's result, over a line of its own."""
+        future: Future[T] = Future()
+
+        def run(line: Line) -> None:
+            try:
+                result = job(line)
+            except BaseException as error:
+                line.close()
+                future.set_exception(error)
+            else:
+                self.lines.give_back(line)
+                future.set_result(result)
+
+        threading.Thread(target=run, args=(self.lines.take(),), name="farcore opening", daemon=True).start()
+        return future
+
+
+def _head(line: Line, path: str) -> Resource:
+    """Size and ETag of the byte resource at ``path``."""
+    try:
+        answer = line.ask("HEAD", path)
+        answer.close()  # it has no body, and the line is used again
+        return resource(fields_of(answer))
+    except FarcoreError:
+        line.close()
+    # A refusal of HEAD has no words; the same question as GET has.
+    line.ask("GET", path, {"Range": "bytes=0-0"})
+    raise ProtocolError(f"{line.server} has no answer to HEAD {path}; is something between here and farcored?")
+
+
+def _start(line: Line, path: str) -> tuple[Resource | None, bytes]:
+    """The version of the resource, and its first bytes; nothing where they are not to be had: a read will say why."""
+    try:
+        answer = line.ask("GET", path, {"Range": f"bytes=0-{START - 1}"})
+        version = first(answer.status, fields_of(answer), START)
+        return version, line.read(answer, START)
+    except FarcoreError:
+        line.close()
+        return None, b""
+
+
+def _size(dump: Fields, name: str) -> int:
+    size = dump.number(name)
+    if size is None or size >= 1 << 63:
+        raise ProtocolError(f"the server's description of the dump has no {name}; is this the URL of a farcored?")
+    return size
