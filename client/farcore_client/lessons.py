@@ -19,12 +19,15 @@ import numpy as np
 
 from farcore.errors import FarcoreError
 from farcore.naming import Naming
+from farcore.pagetable import START_KERNEL_MAP
+from farcore.profile import Profile
 from farcore.regions import Regions
 from farcore.runs import U64
 from farcore.source import Extent
 from farcore.vmcoreinfo import Vmcoreinfo
 from farcore_client import symbols as vmlinux
 from farcore_client import warmup
+from farcore_client.aside import aside
 from farcore_client.remote import RemoteDump, through
 from farcore_client.target import Target
 
@@ -88,10 +91,19 @@ class Lesson:
 
     def recall(self) -> None:
         """Bring what earlier sessions read, or what every session reads first."""
+        known = self.target.vmcoreinfo
+        if known is None:
+            return
         with suppress(FarcoreError), self.remote.aside():
-            brought = self._brought()
+            # Each of the three is a round trip or more; none needs another.
+            asked, located = aside(lambda: self.remote.profile(build(known))), aside(lambda: self._located(known))
+            regions = Regions.of(self.target.physical, self.target.elf.header, known)
+            if regions is None:
+                return
+            self.naming = Naming.of(regions, self.target.physical, located.result().get)
+            brought = self._brought(self.naming, asked)
             if not self._enough:
-                warmup.bring(self.remote, self.space)
+                warmup.bring(self.remote, self.space, self.target, regions)
             if brought is not None:
                 brought.result()
 
@@ -105,21 +117,32 @@ class Lesson:
             if len(read):
                 self.remote.teach(build(known), self.naming.profile(read, self.remote.etag), within=PATIENCE)
 
-    def _brought(self) -> Future[None] | None:
-        """The pages that the profile names, on their way; None where there is none, or nothing has a name."""
-        target, known = self.target, self.target.vmcoreinfo
-        regions = Regions.of(target.physical, target.elf.header, known) if known else None
-        if known is None or regions is None:
-            return None
-        self.naming = Naming.of(regions, target.physical, _symbols(self._symbols).get)
-        profile = self.remote.profile(build(known))
+    def _brought(self, naming: Naming, asked: Future[Profile | None]) -> Future[None] | None:
+        """The pages that the profile names, on their way; None where there is none."""
+        try:
+            profile = asked.result()
+        except FarcoreError:
+            profile = None
         if profile is None:
             return None
-        self._enough = len(profile.of("memmap")) >= self._share * int(regions.memmap["size"].sum()) // PAGE
-        extents = _extents(self.naming.frames(profile, self.remote.etag))
+        named = len(profile.of("memmap")) * PAGE
+        self._enough = named >= self._share * int(naming.regions.memmap["size"].sum())
+        extents = _extents(naming.frames(profile, self.remote.etag))
+        return self._bring(extents)
+
+    def _bring(self, extents: list[Extent]) -> Future[None]:
         if self.space == "vmcore":
-            extents = through(target.elf, target.vmcore.size, extents)
+            extents = through(self.target.elf, self.target.vmcore.size, extents)
         return self.remote.prefetch(self.space, extents)
+
+    def _located(self, known: Vmcoreinfo) -> dict[str, int]:
+        """The link addresses that say where the CPUs' areas are; the page that has their offsets is on its way."""
+        found = _symbols(self._symbols)
+        if table := found.get(_PERCPU[0]):
+            paddr = table - START_KERNEL_MAP + (known.phys_base or 0)
+            if paddr >= 0:
+                self._bring([Extent(paddr & -PAGE, PAGE)])
+        return found
 
 
 def _symbols(path: Path | None) -> dict[str, int]:

@@ -67,6 +67,11 @@ class Line:
                 )
         return answer
 
+    def connect(self) -> None:
+        """Make the connection that a later question needs."""
+        with _sentence(self.server):
+            self._connection.connect()
+
     def leave(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
         """Say something, and end the line without waiting for an answer."""
         with _sentence(self.server):

@@ -5,12 +5,13 @@ numpy and the doors take longer to import than a server far away to answer. Noth
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from farcore.errors import FarcoreError, SourceChangedError
+from farcore_client.aside import aside
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.errors import ProtocolError
@@ -22,6 +23,8 @@ from farcore_client.partial import Resource, first, resource, strong
 SILENCE: Final = 30.0
 # Of the vmcore: header, notes and VMCOREINFO of nearly every dump; a new connection carries so much in one round trip.
 START: Final = 12 << 10
+# Connections more than there are questions, so that the first misses need not wait for theirs.
+SPARE: Final = 2
 _QUERY: Final = "?normalised"
 T = TypeVar("T")
 
@@ -46,6 +49,8 @@ class Opening:
         self._physical = self._ask(lambda line: _head(line, f"{url.path}/memory/physical"))
         self._vmcore = self._ask(lambda line: _head(line, vmcore)) if normalised else None
         self._start = self._ask(lambda line: _start(line, vmcore))
+        for _ in range(SPARE):
+            self._ask(Line.connect)
 
     def wait(self) -> Opened:
         """What was answered; any FarcoreError of a server that cannot be had."""
@@ -65,20 +70,17 @@ class Opening:
 
     def _ask(self, job: Callable[[Line], T]) -> Future[T]:
         """The job's result, over a line of its own."""
-        future: Future[T] = Future()
 
-        def run(line: Line) -> None:
+        def run(line: Line) -> T:
             try:
                 result = job(line)
-            except BaseException as error:
+            except BaseException:
                 line.close()
-                future.set_exception(error)
-            else:
-                self.lines.give_back(line)
-                future.set_result(result)
+                raise
+            self.lines.give_back(line)
+            return result
 
-        threading.Thread(target=run, args=(self.lines.take(),), name="farcore opening", daemon=True).start()
-        return future
+        return aside(partial(run, self.lines.take()))
 
 
 def _head(line: Line, path: str) -> Resource:

@@ -6,7 +6,6 @@ Meanwhile: page tables, _sdata.._end, the struct pages, per-CPU areas, the CPUs'
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from itertools import pairwise
@@ -14,12 +13,13 @@ from typing import Final, Literal
 
 import numpy as np
 
-from farcore.errors import FarcoreError, FaultError
+from farcore.errors import FaultError
 from farcore.pagetable import START_KERNEL_MAP, Mappings
 from farcore.regions import Regions
 from farcore.runs import U64
 from farcore.source import Extent, Source
 from farcore.vmcoreinfo import Vmcoreinfo
+from farcore_client.aside import aside
 from farcore_client.remote import RemoteDump, through
 from farcore_client.target import Target
 
@@ -50,24 +50,20 @@ def warm(remote: RemoteDump, *, space: Literal["physical", "vmcore"] = "physical
     ``space``: through which the tool reads; a mount's is vmcore (for an ELF the two are one). Nothing for kernels that are
     not known here (x86_64 is). What is read is right without it: errors show in reads.
     """
-    asked: Future[list[Extent]] = Future()
-
-    def run() -> None:
-        try:
-            asked.set_result(bring(remote, space))
-        except FarcoreError as error:
-            asked.set_exception(error)
-
-    threading.Thread(target=run, name="farcore warm-up", daemon=True).start()
-    return asked
+    return aside(lambda: _bring(remote, space))
 
 
-def bring(remote: RemoteDump, space: Literal["physical", "vmcore"]) -> list[Extent]:
-    """What ``warm`` does, in this thread."""
+def _bring(remote: RemoteDump, space: Literal["physical", "vmcore"]) -> list[Extent]:
     target = remote.target() if space == "physical" else remote.target_of_vmcore()
     known = target.vmcoreinfo
     regions = Regions.of(target.physical, target.elf.header, known) if known else None
-    if known is None or regions is None:
+    return [] if regions is None else bring(remote, space, target, regions)
+
+
+def bring(remote: RemoteDump, space: Literal["physical", "vmcore"], target: Target, regions: Regions) -> list[Extent]:
+    """What ``warm`` does, in this thread, for a target whose regions are known."""
+    known = target.vmcoreinfo
+    if known is None:
         return []
     constant, data = constants(regions, known), image_data(regions, target)
     first = [*constant, *data, *memmap(regions), *stacks(regions, target), *vmalloc(regions)]

@@ -96,19 +96,35 @@ class PageTables:
                     return int(paddr + vaddr - start)
         raise FaultError(address=vaddr, length=1, space="virtual", kind="absent")
 
-    def lowest(self) -> tuple[int, int] | None:
-        """The lowest kernel address that is mapped, and the physical one; None where the tables do not lead to any."""
-        table, base = self.top, self.format.base
+    def survey(self, spared: int) -> tuple[tuple[int, int] | None, Mappings]:
+        """The lowest kernel address that is mapped with its physical one, and what is mapped from ``spared`` bytes above it on.
+
+        That address is taken to begin a large page of the level above the last two; as ``walk``, one batch read a level.
+        """
+        tables, bases = np.array([self.top], np.uint64), np.array([self.format.base], np.uint64)
+        low, lowest = self.format.base, None
+        found, left = [np.empty(0, MAPPING)], MAX_TABLES
         for level, shift in enumerate(self.format.shifts):
-            entries, bases = self._entries(np.array([table], np.uint64), np.array([base], np.uint64), level)
+            tables, bases = tables[:left], bases[:left]
+            left -= len(tables)
+            entries, bases = self._entries(tables, bases, level)
             valid = np.flatnonzero(entries & _VALID)
-            if not len(valid):
-                return None
-            entry, base = entries[valid[:1]], int(bases[valid[0]])
-            table = int(entry[0]) & self.format.address
-            if self._is_memory(entry, level)[0]:
-                return base, table & -(1 << shift)
-        return None
+            entries, bases = entries[valid], bases[valid]
+            if not len(entries):
+                break
+            if level == len(self.format.shifts) - 3:
+                low = int(bases[0]) + spared
+            here = bases + np.uint64((1 << shift) - 1) >= np.uint64(low)
+            memory = self._is_memory(entries, level)
+            paddr = entries & np.uint64(self.format.address & -(1 << shift))
+            if memory[0] and lowest is None:
+                lowest = int(bases[0]), int(paddr[0])
+            found.append(_mappings(bases[here & memory], paddr[here & memory], 1 << shift))
+            here[0] = lowest is None  # its tables are followed down to it
+            onward = here & ~memory
+            tables, bases = entries[onward] & np.uint64(self.format.address), bases[onward]
+        every = np.concatenate(found)
+        return lowest, every[np.argsort(every["vaddr"], kind="stable")]
 
     def walk(self, low: int, high: int) -> Mappings:
         """What [low, high) of kernel addresses maps to: an array of MAPPING, ascending; whole pages, one batch read a level.

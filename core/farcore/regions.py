@@ -44,11 +44,11 @@ class Regions:
         tables = PageTables.of(memory, header, known)
         if tables is None or header.machine != EM_X86_64:
             return None
-        found = tables.lowest()
+        found, mapped = tables.survey(memory.size & -_PUD)
         if found is None or (found[0] - found[1]) % _PUD:
             return None
         direct = found[0] - found[1]
-        mapped = tables.walk(direct + (memory.size & -_PUD), 1 << 64)
+        mapped = mapped[mapped["vaddr"] + mapped["size"] - np.uint64(1) >= np.uint64(direct + (memory.size & -_PUD))]
         mapped = mapped[mapped["vaddr"] - mapped["paddr"] != np.uint64(direct)]
         starts = mapped["vaddr"]
         if not len(starts):

@@ -55,6 +55,7 @@ class RemoteDump:
     def __init__(self, opening: Opening, found: Opened, cache: PageCache) -> None:
         self.url, self._lines = opening.url, opening.lines
         self.dump, self.etag = found.dump, found.etag
+        self._aside = opening.lines.take()
         pages = self._pages = Pages(cache, found.sizes)
         if whole := len(found.start) if len(found.start) == found.sizes["vmcore"] else len(found.start) & -PAGE:
             cache.put(key("vmcore", 0), memoryview(found.start)[:whole])
@@ -134,22 +135,19 @@ class RemoteDump:
 
     def profile(self, build: str) -> Profile | None:
         """What sessions on this kernel build read, as far as the server knows; BadProfileError for what is none."""
-        line = self._lines.take()
+        line = self._aside
         try:
-            found = Profile.parse(line.read(line.ask("GET", f"/v1/profiles/{build}"), MAX_PROFILE))
+            return Profile.parse(line.read(line.ask("GET", f"/v1/profiles/{build}"), MAX_PROFILE))
         except RefusedError as error:
             line.close()
             if error.status != 404:
                 raise
-            found = None
-        self._lines.give_back(line)
-        return found
+            return None
 
     def teach(self, build: str, profile: Profile, *, within: float) -> None:
         """Tell the server what this session read, and wait for no answer: nobody here needs one."""
-        line = self._lines.take()
-        line.patience(within)
-        line.leave("PUT", f"/v1/profiles/{build}", {"Content-Type": "application/json"}, profile.pack())
+        self._aside.patience(within)
+        self._aside.leave("PUT", f"/v1/profiles/{build}", {"Content-Type": "application/json"}, profile.pack())
 
     def physical_address(self, offset: int) -> int | None:
         """The physical address of a byte of ``vmcore``; None for headers and notes. Of overlapping PT_LOADs the first's."""
@@ -161,6 +159,7 @@ class RemoteDump:
         """End the connections; whoever waits in a read gets an error."""
         self._pages.end(UnreachableError(f"the connection to {self.url.server.place} was closed while this was read"))
         self._courier.close()
+        self._aside.close()
         self._lines.close()
 
     def _remembered(self, keys: dict[int, None]) -> list[Missed]:

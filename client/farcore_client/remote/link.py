@@ -61,7 +61,7 @@ class Link:
 
     @property
     def _rate(self) -> float:
-        return self.rate or (_UNKNOWN_FAR if self.rtt > 2 * _NEAR else _UNKNOWN_NEAR)
+        return self.rate or (_UNKNOWN_FAR if self.far else _UNKNOWN_NEAR)
 
     @cached_property
     def block(self) -> int:
@@ -75,6 +75,11 @@ class Link:
         """Bytes to have under way, at most, ahead of a reader in sequence: four times what fills the link."""
         worth = self._rate * self.rtt * 4
         return int(min(max(worth, _LEAST_WINDOW), _MOST_WINDOW))
+
+    @property
+    def far(self) -> bool:
+        """Whether a round trip is what a miss costs: then a page does not wait for its neighbours."""
+        return self.rtt > 2 * _NEAR
 
     @property
     def level(self) -> int | None:

@@ -287,12 +287,15 @@ class Pages:
                 late.append(one)
             if waiting is not None:
                 others.append(waiting)
-        for one in ahead:
-            if one not in self._waiting:
-                self._waiting[one] = []
-                asked.append(one)
+        beside = [one for one in ahead if one not in self._waiting]
+        self._waiting.update((one, []) for one in beside)
+        if not self.carrier.link.far:
+            asked, beside = sorted(asked + beside), []
         if asked:
-            self.carrier.want(sorted(asked), "now")
+            self.carrier.want(asked, "now")
+        if beside:
+            # An answer of more than 14 KB takes a second round trip on a connection that was idle (RFC 6928).
+            self.carrier.want(beside, "near")
         if late:
             self.carrier.hasten(late)
         return waiting
