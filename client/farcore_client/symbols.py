@@ -6,8 +6,7 @@ pyelftools makes an object of each of the 120,000 entries, which takes seconds; 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -64,14 +63,20 @@ class Symbols:
 
     def addresses(self, names: Iterable[str]) -> dict[str, int]:
         """The lowest address of each of the names that are there."""
+        named, values = self.table["name"].copy(), self.table["value"]
         found: dict[str, int] = {}
         for name in names:
             # A linker lets one name end in another.
-            places = [one.start() for one in re.finditer(re.escape(name.encode()) + b"\0", self.names)]
-            values = self.table["value"][np.isin(self.table["name"], places)]
-            if len(values):
-                found[name] = int(values.min())
+            rows = [np.flatnonzero(named == place) for place in self._places(name.encode() + b"\0")]
+            if any(len(each) for each in rows):
+                found[name] = int(values[np.concatenate(rows)].min())
         return found
+
+    def _places(self, name: bytes) -> Iterator[int]:
+        at = self.names.find(name)
+        while at >= 0:
+            yield at
+            at = self.names.find(name, at + 1)
 
     def starts(self, low: int, high: int) -> U64:
         """Where symbols start in [low, high): ascending, each once."""

@@ -157,11 +157,12 @@ class Courier:
 
     def _share(self, haste: Haste) -> int:
         """How many of the pages that are wanted one lane takes."""
-        wanted = len(self._queues[haste].wanted)
+        queue, most = self._queues[haste], MOST[haste]
+        wanted, free = len(queue.wanted), LANES[haste] - queue.lanes + queue.idle
         if haste == "now" or not self.link.far or wanted < _WORTH_SHARING:
-            return MOST[haste]
+            return most
         # A connection that was idle starts with 14 KB a round trip: two are sooner through with it.
-        return min(MOST[haste], -(-wanted // LANES[haste]))
+        return min(most, -(-wanted // (1 + free)))
 
     def _bring(self, line: Line, keys: list[int]) -> None:
         left = dict.fromkeys(keys)
