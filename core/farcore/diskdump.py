@@ -104,10 +104,12 @@ class Diskdump:
 
     @classmethod
     def read(cls, below: Source) -> Diskdump:
-        """The headers; BadDumpError (diskdump) for what is none, or does not fit the file."""
+        """The headers; BadDumpError (diskdump) for what is none or does not fit the file; FaultError if the storage fails."""
         try:
             return _read(below)
         except FaultError as error:
+            if error.kind == "unreadable":
+                raise  # the storage fails, which says nothing of the dump and may end
             raise _bad(f"the headers cannot be read: {error}") from error
 
 

@@ -149,7 +149,7 @@ class Elf:
 
     @classmethod
     def open(cls, source: Source) -> Elf:
-        """Read header and program headers; BadDumpError for a header that cannot be followed, never a partial Elf."""
+        """Header and program headers, whole; BadDumpError where they cannot be followed, FaultError where the storage fails."""
         return cls._demand(source, None)
 
     @classmethod
@@ -162,6 +162,8 @@ class Elf:
         try:
             return cls._read(source, few)
         except FaultError as error:
+            if error.kind == "unreadable":
+                raise  # the storage fails, which says nothing of the dump and may end
             raise BadDumpError(f"the ELF headers cannot be read: {error}", term="phnum") from error
 
     @classmethod

@@ -299,9 +299,9 @@ def test_a_dump_whose_disk_fails_is_listed_as_such_and_read_again_at_the_next_se
     with disk(below) as shown:
         catalogue = Catalogue([str(shown.folder)], Rules(host("x86_64"), Policy()))
         states = []
-        for broken in (range(8192, 16384), range(0)):  # the bitmaps
+        for broken in (range(8192, 16384), range(4096, 8192), range(0)):  # the bitmaps, the sub header
             shown.broken = broken
             shown.forget()
             catalogue.scan()
             states.append([dump.state for dump in catalogue.dumps.values()])
-        assert states == [["refused"], ["ready"]]
+        assert states == [["refused"], ["refused"], ["ready"]]
