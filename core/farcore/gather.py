@@ -32,6 +32,7 @@ WINDOW: Final = 1 << 13
 HEAD: Final = -(1 << 62)
 
 _I64 = npt.NDArray[np.int64]
+_WORDS: Final = GRAIN // 8
 _ONE: Final = np.uint64(1)
 _PAST: Final = np.uint64((1 << 64) - 1)
 
@@ -86,9 +87,9 @@ class Plan:
     def __iter__(self) -> Iterator[Draft]:
         at = 0
         for low in range(0, self.cells, WINDOW):
-            for draft in _drafts(at, _joined(self._pieces(low, min(low + WINDOW, self.cells)))):
-                yield draft
-                at += sum(run.length for run in draft.runs)
+            pieces = _joined(self._pieces(low, min(low + WINDOW, self.cells)))
+            yield from _drafts(at, pieces)
+            at += int(pieces.length.sum())
 
     def _pieces(self, low: int, high: int) -> _Pieces:
         """The cells [low, high) of all that the items touch, cut to them."""
@@ -154,19 +155,22 @@ def _joined(pieces: _Pieces) -> _Pieces:
 
 def _drafts(at: int, pieces: _Pieces) -> Iterator[Draft]:
     """Drafts of at most FRAME bytes of data and PIECES pieces; DATA is cut where a frame is full."""
-    (kind, length, offset), frame = _framed(pieces)
-    fresh = np.concatenate([[True], frame[1:] != frame[:-1]])[: len(frame)]
-    head = np.flatnonzero(fresh)
-    nth = np.arange(len(frame)) - head[np.cumsum(fresh) - 1]
-    edges = [*np.flatnonzero(nth % PIECES == 0).tolist(), len(frame)]
-    for low, high in pairwise(edges):
-        kinds, lengths = kind[low:high], length[low:high]
-        data = kinds == Kind.DATA
-        reads = list(zip(offset[low:high][data].tolist(), lengths[data].tolist(), strict=True))
-        heads = np.flatnonzero(np.concatenate([[True], kinds[1:] != kinds[:-1]]))
-        sums = np.add.reduceat(lengths, heads).tolist()
-        yield Draft(at, int(lengths[data].sum()), reads, list(map(Entry, kinds[heads].tolist(), sums)))
-        at += sum(sums)
+    (kind, length, offset), number = _framed(pieces)
+    if len(kind) == 0:
+        return
+    fresh = np.concatenate([[True], number[1:] != number[:-1]])
+    nth = np.arange(len(kind)) - np.flatnonzero(fresh)[np.cumsum(fresh) - 1]
+    first = nth % PIECES == 0
+    runs = np.flatnonzero(first | np.concatenate([[True], kind[1:] != kind[:-1]]))
+    entries = list(map(Entry, kind[runs].tolist(), np.add.reduceat(length, runs).tolist()))
+    data = kind == Found.DATA
+    reads = list(zip(offset[data].tolist(), length[data].tolist(), strict=True))
+    edges = np.flatnonzero(np.concatenate([first, [True]]))
+    # What comes before each draft, and before the end: bytes, bytes of data, reads, runs.
+    before = [np.concatenate([[0], np.cumsum(each)])[edges].tolist() for each in (length, length * data, data)]
+    rows = zip(*before, runs.searchsorted(edges).tolist(), strict=True)
+    for (begin, raw, read, run), (_, raw_end, read_end, run_end) in pairwise(rows):
+        yield Draft(at + begin, raw_end - raw, reads[read:read_end], entries[run:run_end])
 
 
 def _framed(pieces: _Pieces) -> tuple[_Pieces, _I64]:
@@ -258,8 +262,13 @@ def _zeros(content: memoryview, lead: int) -> Sequence[tuple[int, int]]:
     blocks = (len(content) - lead) // GRAIN
     if blocks <= 0:
         return ()
-    words = np.frombuffer(content, np.uint64, blocks * GRAIN // 8, lead).reshape(blocks, GRAIN // 8)
-    filled = words.any(axis=1)
+    words = np.frombuffer(content, np.uint64, blocks * _WORDS, lead).reshape(blocks, _WORDS)
+    # A word of every 512 bytes says of nearly all pages that they are none of zeros; the others are looked at whole.
+    filled = np.any(words[:, :: _WORDS // 8], axis=1)
+    if filled.all():
+        return ()
+    doubtful = np.flatnonzero(~filled)
+    filled[doubtful] = words[doubtful].any(axis=1)
     if filled.all():
         return ()
     edges = np.flatnonzero(np.diff(np.concatenate([[True], filled, [True]]))) * GRAIN + lead

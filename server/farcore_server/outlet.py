@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from farcore.errors import FarcoreError, FaultError, SourceChangedError
@@ -118,6 +118,17 @@ class Outlet:
             if not rest:
                 return
             await self._watch(self._settle)
+
+    async def send_parts(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send them all, one after the other, in one system call if the socket takes them."""
+        try:
+            sent = os.writev(self._fd, parts)
+        except BlockingIOError:
+            sent = 0
+        for part in parts:
+            if sent < len(part):
+                await self.send_all(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
 
     async def push(self, opened: Opened, offset: int, length: int) -> None:
         """Send bytes of the dump's file, a share of TURN in each turn of the loop, cold ones brought in by a thread first."""

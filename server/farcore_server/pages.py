@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 from aiohttp import web
 
 from farcore import frames, gather
@@ -29,6 +30,7 @@ from farcore_server.catalogue import Catalogue
 from farcore_server.conditions import PreconditionFailed
 from farcore_server.decoding import SHORT
 from farcore_server.dump import Dump, Resource
+from farcore_server.framesender import FrameSender
 from farcore_server.lookup import lookup
 from farcore_server.metrics import Metrics
 from farcore_server.opened import Opened
@@ -39,8 +41,6 @@ from farcore_server.upload import upload
 MAX_CELLS: Final = 1 << 20
 # Frames under way where they are compressed: one is sent, and the two cores of a small machine have one each.
 AHEAD: Final = 3
-# Written at once: aiohttp copies what it writes, and keeps the copy of a reader who stalls.
-WRITE: Final = 64 << 10
 # More items are a thread's work: these take 1 ms.
 _MANY_ITEMS: Final = 1 << 13
 
@@ -104,7 +104,7 @@ class Batches:
         before = request.writer.output_size
         self.metrics.streams += 1
         try:
-            await _stream(response, work, batch, plan)
+            await _stream(FrameSender(request, response), work, batch, plan)
         except FarcoreError:
             self.metrics.cut += 1
             if request.transport is not None:
@@ -116,48 +116,25 @@ class Batches:
         return response
 
 
-async def _stream(response: web.StreamResponse, work: _Work, batch: Batch, plan: Plan) -> None:
+async def _stream(sender: FrameSender, work: _Work, batch: Batch, plan: Plan) -> None:
     """The whole answer; each frame is gathered while those before it are sent."""
     under_way: deque[asyncio.Task[_Packed]] = deque()
     ahead = 1 if work.level is None else AHEAD
     count = 0
-    before = frames.opening(batch.total)
+    await sender.send(frames.opening(batch.total))
     try:
         for draft in plan:
-            if len(under_way) == ahead:
-                await _write(response, before, await under_way.popleft())
-                before = b""
             under_way.append(asyncio.create_task(work.frame(draft)))
             count += 1
-        while len(under_way) > 1:
-            await _write(response, before, await under_way.popleft())
-            before = b""
-        if under_way:
-            before = await _last(response, before, await under_way.popleft())
+            if len(under_way) == ahead:
+                await sender.send(*await under_way.popleft())
+        while under_way:
+            await sender.send(*await under_way.popleft())
     finally:
         for task in under_way:
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
-    await response.write_eof(before + frames.closing(batch.total, count))
-
-
-async def _write(response: web.StreamResponse, before: bytes, packed: _Packed) -> None:
-    head, stored = packed
-    await response.write(before + head)
-    for at in range(0, len(stored), WRITE):
-        await response.write(memoryview(stored)[at : at + WRITE])
-
-
-async def _last(response: web.StreamResponse, before: bytes, packed: _Packed) -> bytes:
-    """What of the last frame is still to be written: all of a small one.
-
-    Each write is a packet of its own, and a new connection has ten of them in its first round trip.
-    """
-    head, stored = packed
-    if len(stored) <= WRITE:
-        return before + head + bytes(stored)
-    await _write(response, before, packed)
-    return b""
+    await sender.end(frames.closing(batch.total, count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +177,7 @@ class _Work:
         if residency.blind and draft.reads:
             return None
         fd, flags = self.opened.source.fd, 0 if residency.always else os.RWF_NOWAIT
-        content = memoryview(bytearray(draft.raw))
+        content = np.empty(draft.raw, np.uint8).data
         at = 0
         try:
             for offset, length in draft.reads:
