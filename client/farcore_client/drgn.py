@@ -13,14 +13,16 @@ if TYPE_CHECKING:
 
 
 def program(dump: str | RemoteDump) -> Program:
-    """A Program over the dump at a DUMPURL (with the token of FARCORE_TOKEN), or over a RemoteDump, which must stay open.
+    """A Program over the dump at a DUMPURL (with FARCORE_TOKEN and FARCORE_CACHE), or over a RemoteDump, which must stay open.
 
     It has no debug information yet: ``load_debug_info([vmlinux])`` or ``load_default_debug_info()``, as with a local dump.
     """
     if isinstance(dump, str):
+        from farcore_client.cachedir import VARIABLE, CacheDir
         from farcore_client.credentials import Credentials, token
         from farcore_client.dumpurl import DumpUrl
         from farcore_client.remote import connect
 
-        dump = connect(DumpUrl.parse(dump), Credentials(token(None, os.environ)))
+        kept = CacheDir.parse(os.environ.get(VARIABLE, ""))
+        dump = connect(DumpUrl.parse(dump), Credentials(token(None, os.environ)), cache=kept)
     return _program(dump.target())

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from farcore.source import Source
+from farcore_client.cachedir import VARIABLE, CacheDir
 from farcore_client.credentials import Credentials, token
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.remote import RemoteDump, connect
@@ -104,7 +105,8 @@ class RemoteFile(io.RawIOBase):
             raise ValueError("I/O operation on closed file")
 
 
-def open_url(url: str, credentials: Credentials | None = None) -> RemoteFile:
+def open_url(url: str, credentials: Credentials | None = None, cache: str | None = None) -> RemoteFile:
     """``farcore_client.open``."""
     shown = credentials or Credentials(token(None, os.environ))
-    return RemoteFile(connect(DumpUrl.parse(url), shown))
+    kept = CacheDir.parse(os.environ.get(VARIABLE, "") if cache is None else cache)
+    return RemoteFile(connect(DumpUrl.parse(url), shown, cache=kept))

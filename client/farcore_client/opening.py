@@ -12,6 +12,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from farcore.errors import FarcoreError, SourceChangedError
 from farcore_client.aside import aside
+from farcore_client.cachedir import CacheDir
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.errors import ProtocolError
@@ -39,10 +40,12 @@ class Opened(NamedTuple):
 
 
 class Opening:
-    """Asks at once, in threads of its own; ``lines`` has the connections afterwards. ``normalised``: as ``connect`` has it."""
+    """Asks at once, in threads of its own; ``lines`` has the connections afterwards. The others are as ``connect`` has them."""
 
-    def __init__(self, url: DumpUrl, credentials: Credentials, *, normalised: bool = False) -> None:
-        self.url, self.normalised = url, normalised
+    def __init__(
+        self, url: DumpUrl, credentials: Credentials, *, normalised: bool = False, cache: CacheDir | None = None
+    ) -> None:
+        self.url, self.normalised, self.cache = url, normalised, cache
         self.lines = Lines(url.server, credentials, SILENCE)
         vmcore = f"{url.path}/vmcore{_QUERY if normalised else ''}"
         self._described = self._ask(lambda line: line.json(f"{url.path}?brief", {}))

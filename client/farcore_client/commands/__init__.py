@@ -11,11 +11,14 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from farcore_client.output import say
+
+if TYPE_CHECKING:
+    from farcore_client.cachedir import CacheDir
 
 # What `farcore --help` says of each, so that it need not import them.
 COMMANDS: Final[dict[str, str]] = {
@@ -57,6 +60,24 @@ def with_credentials(command: Command) -> Command:
     for option in reversed(_OPTIONS):
         run = option(run)
     return run
+
+
+def with_cache(command: Command) -> Command:
+    """Give a command the option of a page cache on disk; it gets a CacheDir or None as ``cache``."""
+
+    def parsed(ctx: click.Context, param: click.Parameter, value: str | None) -> CacheDir | None:
+        from farcore_client.cachedir import CacheDir  # as late as what uses it
+
+        return CacheDir.parse(value or "")
+
+    option = click.option(
+        "--cache",
+        envvar="FARCORE_CACHE",
+        callback=parsed,
+        metavar="DIR[,SIZE]",
+        help="Keep pages that were read there, for later sessions: 1G of them, or SIZE (8G). [FARCORE_CACHE]",
+    )
+    return option(command)
 
 
 def echo_json(found: object) -> None:

@@ -11,7 +11,8 @@ import click
 
 from farcore.errors import FarcoreError, SettingsError
 from farcore_client import vmlinux
-from farcore_client.commands import with_credentials
+from farcore_client.cachedir import CacheDir
+from farcore_client.commands import with_cache, with_credentials
 from farcore_client.credentials import Credentials
 from farcore_client.doors.crash import launch as crash_launch
 from farcore_client.doors.crash import stops
@@ -45,13 +46,14 @@ def _listen(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
     metavar="HOST:PORT",
     help="Where; port 0 is a free one. Whoever reaches it reads the dump. [127.0.0.1:0]",
 )
+@with_cache
 @with_credentials
-def command(tool: str, url: str, place: tuple[str, int], credentials: Credentials) -> None:
+def command(tool: str, url: str, place: tuple[str, int], cache: CacheDir | None, credentials: Credentials) -> None:
     """Open a door to a dump, for a tool that is started by hand, until Ctrl-C.
 
     It speaks gdb's remote protocol or crash's, and prints what is to be typed.
     """
-    with connect(DumpUrl.parse(url), credentials) as dump:
+    with connect(DumpUrl.parse(url), credentials, cache=cache) as dump:
         if tool == "crash":
             _serve_crash(dump.target(), *place)
         else:

@@ -11,7 +11,8 @@ from typing import Final
 import click
 
 from farcore_client import vmlinux
-from farcore_client.commands import with_credentials
+from farcore_client.cachedir import CacheDir
+from farcore_client.commands import with_cache, with_credentials
 from farcore_client.credentials import Credentials
 from farcore_client.doors.gdb import launch
 from farcore_client.doors.gdb.door import GdbDoor
@@ -34,14 +35,15 @@ LOOPBACK: Final = "127.0.0.1"
 )
 @click.argument("url", metavar="DUMPURL")
 @click.argument("symbols", metavar="[VMLINUX]", required=False, type=click.Path(path_type=Path))
+@with_cache
 @with_credentials
-def command(url: str, symbols: Path | None, credentials: Credentials) -> int:
+def command(url: str, symbols: Path | None, cache: CacheDir | None, credentials: Credentials) -> int:
     """Debug a dump with gdb: CPUs are threads, the panicking one first, and addresses the kernel's own.
 
     Without VMLINUX it is looked for in /usr/lib/debug, then asked of debuginfod.
     """
     options = passed_on()
-    with connect(DumpUrl.parse(url), credentials) as dump:
+    with connect(DumpUrl.parse(url), credentials, cache=cache) as dump:
         target = dump.target()
         program = launch.program(target)
         found = vmlinux.find(target.vmcoreinfo, symbols)

@@ -10,16 +10,21 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from farcore.errors import FarcoreError
-from farcore_client.commands import with_credentials
+from farcore_client.cachedir import CacheDir
+from farcore_client.commands import with_cache, with_credentials
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.printable import printable
 
+if TYPE_CHECKING:
+    from farcore_client.remote import RemoteDump
+
+Opened = Callable[[], "RemoteDump"]
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What the process in the background says over the pipe when the mount can be used; anything else is why it cannot.
 _READY: Final = b"\0"
@@ -32,8 +37,9 @@ _READY: Final = b"\0"
 @click.argument("url", metavar="DUMPURL")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--foreground", is_flag=True, help="Stay until the directory is unmounted, or Ctrl-C.")
+@with_cache
 @with_credentials
-def command(url: str, directory: Path, foreground: bool, credentials: Credentials) -> None:
+def command(url: str, directory: Path, foreground: bool, cache: CacheDir | None, credentials: Credentials) -> None:
     """Mount a dump on DIR: DIR/vmcore is a plain ELF file, whatever the server keeps.
 
     The file can be read when the command returns, and until `fusermount3 -u DIR`. Only pages that are read are fetched. While
@@ -41,24 +47,23 @@ def command(url: str, directory: Path, foreground: bool, credentials: Credential
     """
     dump = DumpUrl.parse(url)
     directory = directory.absolute()
+
+    def opened() -> RemoteDump:
+        from farcore_client.remote import connect  # late: a process that only starts another needs none of it
+
+        return connect(dump, credentials, cache=cache)
+
     if foreground:
-        _serve(dump, directory, credentials, lambda sentence: click.echo(f"farcore: {printable(sentence)}", err=True))
+        _serve(opened, directory, lambda sentence: click.echo(f"farcore: {printable(sentence)}", err=True))
     else:
-        _in_background(dump, directory, credentials)
+        _in_background(opened, directory)
 
 
-def _serve(
-    dump: DumpUrl,
-    directory: Path,
-    credentials: Credentials,
-    log: Callable[[str], object],
-    ready: Callable[[], object] = lambda: None,
-) -> None:
-    from farcore_client.doors.mount import mounted  # late: a process that only starts another needs none of it
-    from farcore_client.remote import connect
+def _serve(opened: Opened, directory: Path, log: Callable[[str], object], ready: Callable[[], object] = lambda: None) -> None:
+    from farcore_client.doors.mount import mounted
 
     # Python's own handlers, set before libfuse looks: it leaves those alone that are not the default.
-    with _stopped() as stop, connect(dump, credentials) as remote, mounted(remote, directory, log) as ended:
+    with _stopped() as stop, opened() as remote, mounted(remote, directory, log) as ended:
         ready()
         while not (stop.is_set() or ended.is_set()):
             # A handler runs between two waits: nothing interrupts one.
@@ -76,14 +81,14 @@ def _stopped() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _in_background(dump: DumpUrl, directory: Path, credentials: Credentials) -> None:
+def _in_background(opened: Opened, directory: Path) -> None:
     """Fork while there are no threads, and wait for the child's word."""
     sys.stdout.flush()
     ours, theirs = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(ours)
-        _detached(dump, directory, credentials, theirs)
+        _detached(opened, directory, theirs)
     os.close(theirs)
     with os.fdopen(ours, "rb") as pipe:
         said = pipe.read()
@@ -92,7 +97,7 @@ def _in_background(dump: DumpUrl, directory: Path, credentials: Credentials) -> 
         raise click.ClickException(said.decode(errors="replace") or f"{directory} could not be mounted; try --foreground")
 
 
-def _detached(dump: DumpUrl, directory: Path, credentials: Credentials, pipe: int) -> None:
+def _detached(opened: Opened, directory: Path, pipe: int) -> None:
     """The child: a session of its own, no terminal, its log is syslog's; never returns."""
     status = 1
     try:
@@ -107,7 +112,7 @@ def _detached(dump: DumpUrl, directory: Path, credentials: Credentials, pipe: in
             os.write(pipe, _READY)
             os.close(pipe)
 
-        _serve(dump, directory, credentials, lambda sentence: syslog.syslog(syslog.LOG_WARNING, printable(sentence)), ready)
+        _serve(opened, directory, lambda sentence: syslog.syslog(syslog.LOG_WARNING, printable(sentence)), ready)
         status = 0
     except FarcoreError as error:
         os.write(pipe, str(error).encode())

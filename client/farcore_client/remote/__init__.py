@@ -4,6 +4,7 @@ readahead, link     pure: what a read calls for; what the way to the server is w
 cache, filing       pages in fixed memory; an answer, put there
 pages               what is here, what is on its way, who waits (any thread)
 stream, pipe        large pieces ahead of a reader in sequence, over one blocking connection
+pagefile, shelf     what stays on disk for later sessions
 courier             requests, retries, lanes (a thread and a connection each)
 source, dump        the Sources, and what holds them together
 """

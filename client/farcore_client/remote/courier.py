@@ -27,6 +27,7 @@ from farcore_client.remote.filing import Filing, items
 from farcore_client.remote.link import Link
 from farcore_client.remote.pages import Haste
 from farcore_client.remote.pipe import Pipe
+from farcore_client.remote.shelf import Shelf
 
 # Connections for each.
 LANES: Final[dict[Haste, int]] = {"now": 4, "near": 2, "later": 2}
@@ -86,6 +87,7 @@ class Courier:
         filed: Callable[[int, int], object],
         failed: Callable[[list[int], FarcoreError], object],
         lock: threading.Lock,
+        shelf: Shelf | None = None,
     ) -> None:
         self.lines, self.etag, self.sizes, self.cache = lines, etag, sizes, cache
         query = "?normalised" if normalised else ""
@@ -93,7 +95,7 @@ class Courier:
         paths: dict[Space, str] = {"vmcore": f"{dump.path}/vmcore{query}", "stored": f"{dump.path}/stored"}
         self.pipe = Pipe(lines, paths, etag, sizes, self._count_piped)
         self.link, self.counts = Link(), Counts()
-        self._filed, self._failed, self._lock = filed, failed, lock
+        self._filed, self._failed, self._lock, self._shelf = filed, failed, lock, shelf
         self._queues: dict[Haste, _Queue] = {haste: _Queue(threading.Condition(lock)) for haste in LANES}
         self._lines_taken: set[Line] = set()
         self._closed = threading.Event()
@@ -166,6 +168,9 @@ class Courier:
 
     def _bring(self, line: Line, keys: list[int]) -> None:
         left = dict.fromkeys(keys)
+        if self._shelf is not None:
+            for key in self._shelf.recall(keys, self._filed):
+                del left[key]
         try:
             self._persist(line, left)
         except FarcoreError as error:
@@ -212,11 +217,13 @@ class Courier:
         """One request for what is ``left``, ``most`` pages of it; what comes is taken out of it."""
         wanted = items(islice(left, most), self.sizes)
         batch = Batch.of(wanted, self.link.level)
+        came: list[tuple[int, int]] = []
 
         def filed(first: int, count: int) -> None:
             for key in range(first, first + count):
                 left.pop(key, None)
             self._filed(first, count)
+            came.append((first, count))
 
         filing = Filing(wanted, self.cache, filed)
         now = time.monotonic()
@@ -228,6 +235,9 @@ class Courier:
             parts = list(batch.split(pieces))  # unpacked before readers are kept waiting
             with self._lock:
                 filing.take(parts)
+            if self._shelf is not None:
+                self._shelf.keep([*came])
+                came.clear()
             self._down_since = None
         self._learn(exchange.took, packed=batch.level is not None)
 

@@ -20,13 +20,16 @@ from farcore.profile import Profile
 from farcore.runs import U64, Kind
 from farcore.source import Extent, Source
 from farcore.space import PhysicalSpace
+from farcore_client.cachedir import CacheDir
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.errors import RefusedError, UnreachableError
 from farcore_client.opening import Opened, Opening
 from farcore_client.remote.cache import PAGE, SHIFT, PageCache, key
 from farcore_client.remote.courier import Courier
+from farcore_client.remote.pagefile import PageFile
 from farcore_client.remote.pages import Missed, Pages, places
+from farcore_client.remote.shelf import Shelf, owner
 from farcore_client.remote.source import RemoteSource
 from farcore_client.target import Target
 
@@ -59,6 +62,7 @@ class RemoteDump:
         pages = self._pages = Pages(cache, found.sizes)
         if whole := len(found.start) if len(found.start) == found.sizes["vmcore"] else len(found.start) & -PAGE:
             cache.put(key("vmcore", 0), memoryview(found.start)[:whole])
+        self._shelf = _shelf(opening, found, pages)
         self._courier = pages.carrier = Courier(
             opening.lines,
             opening.url,
@@ -69,6 +73,7 @@ class RemoteDump:
             filed=pages.filed,
             failed=pages.failed,
             lock=pages.lock,
+            shelf=self._shelf,
         )
         self.vmcore: Source = RemoteSource(pages, "vmcore")
         self.stored: Source = RemoteSource(pages, "stored")
@@ -161,6 +166,8 @@ class RemoteDump:
         self._courier.close()
         self._aside.close()
         self._lines.close()
+        if self._shelf is not None:
+            self._shelf.close()
 
     def _remembered(self, keys: dict[int, None]) -> list[Missed]:
         with self._pages.lock:
@@ -176,13 +183,22 @@ class RemoteDump:
         return self.dump.text("stored_format") == "elf"
 
 
-def connect(url: DumpUrl, credentials: Credentials, *, cache_bytes: int = CACHE_BYTES, normalised: bool = False) -> RemoteDump:
+def connect(
+    url: DumpUrl,
+    credentials: Credentials,
+    *,
+    cache_bytes: int = CACHE_BYTES,
+    cache: CacheDir | None = None,
+    normalised: bool = False,
+) -> RemoteDump:
     """Open the dump, with a page cache of at most ``cache_bytes``; any FarcoreError of a server that cannot be had.
+
+    ``cache``: on disk as well, for later sessions.
 
     ``normalised``: ``vmcore`` has the layout of /proc/vmcore, program headers at byte 64 (52), which is where makedumpfile
     looks for them.
     """
-    return opened(Opening(url, credentials, normalised=normalised), cache_bytes=cache_bytes)
+    return opened(Opening(url, credentials, normalised=normalised, cache=cache), cache_bytes=cache_bytes)
 
 
 def opened(opening: Opening, *, cache_bytes: int = CACHE_BYTES) -> RemoteDump:
@@ -192,6 +208,13 @@ def opened(opening: Opening, *, cache_bytes: int = CACHE_BYTES) -> RemoteDump:
     except BaseException:
         opening.lines.close()
         raise
+
+
+def _shelf(opening: Opening, found: Opened, pages: Pages) -> Shelf | None:
+    if opening.cache is None:
+        return None
+    who = owner(opening.url, found.etag, normalised=opening.normalised)
+    return Shelf(PageFile(opening.cache), who, pages.cache, pages.lock)
 
 
 def through(elf: Elf, size: int, extents: Iterable[Extent]) -> list[Extent]:
