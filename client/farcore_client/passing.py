@@ -18,6 +18,10 @@ class Passing(click.Command):
         ctx.meta[KEY] = rest
         return super().parse_args(ctx, own)
 
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """The usage line, with what may follow `--` at its end."""
+        return [*super().collect_usage_pieces(ctx), f"[-- {self.name or ''} OPTIONS]".upper()]
+
 
 def passed_on() -> list[str]:
     """What followed `--` on the command line."""

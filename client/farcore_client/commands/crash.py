@@ -18,7 +18,6 @@ from farcore_client.passing import Passing, passed_on
     cls=Passing,
     epilog="\b\nExamples: farcore crash http://127.0.0.1:8787/v1/dumps/vmcore-1a2b3c4d\n"
     "          farcore crash http://127.0.0.1:8787/v1/dumps/vmcore-1a2b3c4d vmlinux -- -s -i commands",
-    options_metavar="[OPTIONS] [-- CRASH OPTIONS]",
 )
 @click.argument("url", metavar="DUMPURL")
 @click.argument("symbols", metavar="[VMLINUX]", required=False, type=click.Path(path_type=Path))

@@ -18,7 +18,6 @@ from farcore_client.passing import Passing, passed_on
     cls=Passing,
     epilog="\b\nExamples: farcore drgn http://127.0.0.1:8787/v1/dumps/vmcore-1a2b3c4d\n"
     "          farcore drgn http://127.0.0.1:8787/v1/dumps/vmcore-1a2b3c4d -s vmlinux -- script.py ARG",
-    options_metavar="[OPTIONS] [-- DRGN OPTIONS]",
 )
 @click.argument("url", metavar="DUMPURL")
 @click.option("-s", "--symbols", type=click.Path(path_type=Path), metavar="VMLINUX", help="The kernel's symbols, with DWARF.")

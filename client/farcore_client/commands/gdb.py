@@ -31,7 +31,6 @@ LOOPBACK: Final = "127.0.0.1"
     cls=Passing,
     epilog="\b\nExamples: farcore gdb http://127.0.0.1:8787/v1/dumps/vmcore-1a2b3c4d\n"
     "          farcore gdb http://127.0.0.1:8787/v1/dumps/vmcore-1a2b3c4d vmlinux -- -batch -ex 'info threads' -ex bt",
-    options_metavar="[OPTIONS] [-- GDB OPTIONS]",
 )
 @click.argument("url", metavar="DUMPURL")
 @click.argument("symbols", metavar="[VMLINUX]", required=False, type=click.Path(path_type=Path))
