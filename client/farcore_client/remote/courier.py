@@ -132,9 +132,10 @@ class Courier:
         with self._lock:
             self.want(keys, "now")
 
-    def _count_piped(self, size: int, seconds: float) -> None:
+    def _count_piped(self, size: int, seconds: float, requests: int) -> None:
         with self._lock:
-            self.counts = replace(self.counts, requests=self.counts.requests + 1, received=self.counts.received + size)
+            counts = self.counts
+            self.counts = replace(counts, requests=counts.requests + requests, received=counts.received + size)
             self.link = self.link.at_least(size / max(seconds, 1e-4))
 
     def _lane(self, haste: Haste) -> None:

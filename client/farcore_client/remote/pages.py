@@ -29,6 +29,8 @@ Haste = Literal["now", "near", "later"]
 MAX_REMEMBERED: Final = 1 << 20
 # Of the cache, what one request of a reader may fill, and all of a prefetch.
 _READ_SHARE, _PREFETCH_SHARE = 4, 2
+# Pages ahead of a reader until it is one in sequence for sure: what is asked for page by page costs ten times the CPU.
+_IN_SEQUENCE: Final = 256
 
 
 class Missed(NamedTuple):
@@ -151,13 +153,13 @@ class Pages:
         return found[0] if len(found) == 1 else memoryview(b"".join(found))
 
     def _goes_on(self, space: Space, extent: Extent) -> bool:
-        """Whether a head that has had its largest window stands here; it moves along."""
+        """Whether a reader in sequence has come this far; its head moves along."""
         link = self.carrier.link
         if link.level is not None or space == "physical":
             return False
         most, page, heads = link.window >> SHIFT, extent.offset >> SHIFT, self._heads.get(space, ())
         for i, head in enumerate(heads):
-            if head.window >= most and abs(page - head.at) <= most:
+            if head.window >= min(most, _IN_SEQUENCE) and abs(page - head.at) <= most:
                 at = max(head.at, (extent.offset + extent.length) >> SHIFT)
                 self._heads[space] = (Head(at, at, head.window), *heads[:i], *heads[i + 1 :])
                 return True

@@ -14,8 +14,8 @@ from farcore.batch import Space
 from farcore.source import Extent
 
 PIECE: Final = 2 << 20
-# Pieces that are kept, and how many are under way ahead of the reader: 16 MiB beside the cache.
-MOST: Final = 8
+# Pieces that are kept, 32 MiB beside the cache: three readers at once; and how many are under way ahead of one.
+MOST: Final = 16
 AHEAD: Final = 3
 # Reads of less are a debugger's.
 LEAST: Final = 64 << 10
@@ -38,8 +38,9 @@ class Stream:
         """What an extent is made of: pieces, here or on their way, and [start, stop) of each; begins those behind it."""
         first, last = extent.offset // PIECE, (extent.offset + extent.length - 1) // PIECE
         for number in range(first, min(last + 1 + AHEAD, -(-self.size // PIECE))):
-            if number not in self._pieces:
-                self._begin(number)
+            self._use(number)
+        while len(self._pieces) > max(MOST, last + 1 + AHEAD - first):
+            del self._pieces[next(iter(self._pieces))]
         found = []
         for number in range(first, last + 1):
             base = number * PIECE
@@ -47,11 +48,13 @@ class Stream:
             found.append((self._pieces[number], start, stop))
         return found
 
-    def _begin(self, number: int) -> None:
+    def _use(self, number: int) -> None:
+        """Begin it unless it is there; those that were used last are kept, which may be older than another reader's."""
         offset = number * PIECE
-        self._pieces[number] = self._fetch(self.space, Extent(offset, min(PIECE, self.size - offset)))
-        while len(self._pieces) > MOST:
-            del self._pieces[next(iter(self._pieces))]
+        if number in self._pieces:
+            self._pieces[number] = self._pieces.pop(number)
+        else:
+            self._pieces[number] = self._fetch(self.space, Extent(offset, min(PIECE, self.size - offset)))
 
     def drop(self, piece: Future[memoryview | None]) -> None:
         """Forget one that failed."""

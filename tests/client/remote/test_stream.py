@@ -32,6 +32,7 @@ def test_reads_in_sequence_become_ranges_and_bring_every_byte_once(opened: Conne
     assert found == dump.read_bytes()
     assert remote._pages._streams, "nothing was streamed"
     assert remote.counts.received < size + (24 << 20)
+    assert remote.counts.requests < 30, "a long range is one request"
 
 
 def test_a_dump_that_is_replaced_under_a_stream_is_an_error_and_never_mixed(opened: Connect, serve: Serve, dump: Path) -> None:
@@ -62,6 +63,34 @@ def test_a_stream_that_is_cut_again_and_again_brings_the_same_bytes(opened: Conn
         between.open()
         assert found + in_sequence(remote, remote.vmcore.size, half) == dump.read_bytes()
         assert between.connections > before + 1
+
+
+def test_readers_of_two_places_at_once_get_every_byte_and_little_besides(opened: Connect, serve: Serve, dump: Path) -> None:
+    with relay(serve(dump, *NATIVE).url) as between:
+        remote = opened(between, "vmcore")
+        size = remote.vmcore.size
+        half, found = size // 2, ([], [])
+        for at in range(0, half, STEP):
+            for reader, start in enumerate((0, half)):
+                stop = half if reader == 0 else size
+                found[reader].append(remote.vmcore.pread(start + at, min(STEP, stop - start - at)))
+        assert b"".join([*found[0], *found[1]]) == dump.read_bytes()
+        assert remote._pages._streams, "nothing was streamed"
+        assert between.forwarded < 1.5 * size
+
+
+def test_a_stream_whose_reader_pauses_outlives_a_connection_that_ends_meanwhile(
+    opened: Connect, serve: Serve, dump: Path
+) -> None:
+    with relay(serve(dump, *NATIVE).url) as between:
+        remote = opened(between, "vmcore")
+        half = 20 << 20
+        found = in_sequence(remote, half)
+        between.down()
+        between.open()
+        failed = remote.counts.failed
+        assert found + in_sequence(remote, remote.vmcore.size, half) == dump.read_bytes()
+        assert remote.counts.failed == failed, "pages were asked for one by one"
 
 
 def test_a_stream_that_stalls_is_given_up_and_its_readers_get_their_bytes_the_other_way(
