@@ -86,6 +86,20 @@ def test_the_file_can_be_read_when_the_command_returns_until_it_is_unmounted(
     assert gone(directory)
 
 
+def test_who_mounts_stays_in_the_directory_that_files_were_named_from(live: Live, directory: Path) -> None:
+    before = os.getcwd()
+    with connect(dump_url(live.url, SAMPLE), Credentials()) as remote, mounted(remote, directory):
+        assert os.getcwd() == before
+
+
+def test_two_read_one_mount_in_sequence_at_once(tmp_path: Path, directory: Path, serve: Serve) -> None:
+    dump = Dump([load(NOISE * 10, paddr=0)]).write(tmp_path / "vmcore")
+    with connect(dump_url(serve(dump, *NATIVE).url, "vmcore"), Credentials()) as remote, mounted(remote, directory):
+        compare = ["cmp", directory / "vmcore", dump]
+        others = [subprocess.Popen([*compare, str(skip), str(skip)]) for skip in (0, 7 << 20, 21 << 20)]
+        assert [other.wait(60) for other in others] == [0, 0, 0]
+
+
 @requires("openssl")
 def test_over_tls_with_a_token_and_files_named_from_here_the_file_is_the_same(
     directory: Path, sample: Sample, tmp_path: Path, serve: Serve

@@ -32,6 +32,8 @@ Log = Callable[[str], object]
 READ_AHEAD: Final = 2048
 # Seconds that names and sizes hold: they cannot change.
 _FOREVER: Final = 86400.0
+# For unshare(2), from linux/sched.h.
+_CLONE_FS: Final = 0x200
 _READY_WITHIN: Final = 20.0
 _SONAME: Final = "libfuse3.so.3"
 _PATH: Final = "FUSE_LIBRARY_PATH"
@@ -132,6 +134,8 @@ def mounted(remote: RemoteDump, directory: Path, log: Log = lambda sentence: Non
     said: list[BaseException] = []
 
     def serve(keep: object = heard) -> None:
+        # libfuse goes to "/", for which a thread needs a directory of its own: others have files that were named from here.
+        ctypes.CDLL(None).unshare(_CLONE_FS)
         try:
             fuse.FUSE(
                 files,
