@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import os
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Final
 
 import click
 
 from farcore_client import vmlinux
 from farcore_client.cachedir import CacheDir
+from farcore_client.child import child, status, tidily
 from farcore_client.commands import with_cache, with_credentials
 from farcore_client.credentials import Credentials
 from farcore_client.doors.gdb import launch
@@ -42,7 +42,7 @@ def command(url: str, symbols: Path | None, cache: CacheDir | None, credentials:
     Without VMLINUX it is looked for in /usr/lib/debug, then asked of debuginfod.
     """
     options = passed_on()
-    with connect(DumpUrl.parse(url), credentials, cache=cache) as dump:
+    with tidily(), connect(DumpUrl.parse(url), credentials, cache=cache) as dump:
         target = dump.target()
         program = launch.program(target)
         found = vmlinux.find(target.vmcoreinfo, symbols)
@@ -53,10 +53,10 @@ def command(url: str, symbols: Path | None, cache: CacheDir | None, credentials:
 async def _debug(target: Target, program: str, symbols: Path, options: list[str]) -> int:
     door = GdbDoor(target, notice, symbols)
     async with door.listening(LOOPBACK, 0) as port:
-        with NamedTemporaryFile("w", prefix="farcore-", suffix=".gdb") as script:
-            script.write(launch.script(target, f"{LOOPBACK}:{port}", symbols))
-            script.flush()
-            # Ctrl-C is gdb's. A handler, which exec resets, and not SIG_IGN, which gdb would inherit.
-            signal.signal(signal.SIGINT, lambda *_: None)
-            gdb = await asyncio.create_subprocess_exec(program, "-q", "-x", script.name, *options)
-            return await gdb.wait()
+        # Held by descriptors alone: whatever ends this, no file stays behind.
+        script = os.memfd_create("farcore-gdb")
+        os.write(script, launch.script(target, f"{LOOPBACK}:{port}", symbols).encode())
+        with child([program, "-q", "-x", f"/dev/fd/{script}", *options], fds=[script]) as gdb:
+            os.close(script)
+            await asyncio.to_thread(gdb.wait)
+        return status(gdb)

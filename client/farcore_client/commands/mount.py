@@ -7,8 +7,7 @@ import signal
 import sys
 import syslog
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +15,7 @@ import click
 
 from farcore.errors import FarcoreError
 from farcore_client.cachedir import CacheDir
+from farcore_client.child import handled
 from farcore_client.commands import with_cache, with_credentials
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl
@@ -62,23 +62,14 @@ def command(url: str, directory: Path, foreground: bool, cache: CacheDir | None,
 def _serve(opened: Opened, directory: Path, log: Callable[[str], object], ready: Callable[[], object] = lambda: None) -> None:
     from farcore_client.doors.mount import mounted
 
+    stop = threading.Event()
+    stopped = handled(dict.fromkeys(_SIGNALS, lambda *_: stop.set()))
     # Python's own handlers, set before libfuse looks: it leaves those alone that are not the default.
-    with _stopped() as stop, opened() as remote, mounted(remote, directory, log) as ended:
+    with stopped, opened() as remote, mounted(remote, directory, log) as ended:
         ready()
         while not (stop.is_set() or ended.is_set()):
             # A handler runs between two waits: nothing interrupts one.
             ended.wait(0.2)
-
-
-@contextmanager
-def _stopped() -> Iterator[threading.Event]:
-    stop = threading.Event()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in _SIGNALS}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _in_background(opened: Opened, directory: Path) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Final
 
 from farcore.elf import PN_XNUM
 from farcore_client import vmlinux
+from farcore_client.child import child, status, tidily
 from farcore_client.doors.crash import launch, stops
 from farcore_client.doors.crash.door import CrashDoor
 from farcore_client.doors.mount import MountError, mounted
@@ -26,7 +25,7 @@ LOOPBACK: Final = "127.0.0.1"
 
 def run(opening: Opening, symbols: Path | None, door: str | None, options: Sequence[str]) -> int:
     """crash's exit status. ``door``: "fuse" or "remote", None for the first that can be had."""
-    with opened(opening) as dump:
+    with tidily(), opened(opening) as dump:
         target = dump.target()
         program = launch.program(target)
         found = str(vmlinux.find(target.vmcoreinfo, symbols))
@@ -68,22 +67,7 @@ def _mounted(dump: RemoteDump, name: str) -> Iterator[Path]:
 
 
 def _ran(argv: Sequence[str]) -> int:
-    """Run crash on this terminal; its exit status, as a shell has it."""
-    with subprocess.Popen(argv) as crash, _signals(crash):
-        status = crash.wait()
-    return status if status >= 0 else 128 - status
-
-
-@contextmanager
-def _signals(crash: subprocess.Popen[bytes]) -> Iterator[None]:
-    def pass_on(number: int, frame: Any) -> None:
-        crash.send_signal(number)
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
-    # Ctrl-C is crash's own affair, which is in the same process group.
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, lambda *_: None)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    """Run crash on this terminal; its exit status."""
+    with child(argv) as crash:
+        pass
+    return status(crash)

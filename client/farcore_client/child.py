@@ -1,0 +1,63 @@
+"""Child: the program that a command runs on its terminal, and what signals do meanwhile.
+
+Ctrl-C is the program's own affair. Who ends the command ends the program, and then the command clears up what it made.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+Handler = Callable[[int, FrameType | None], Any]
+
+
+@contextmanager
+def tidily() -> Iterator[None]:
+    """For the time of the body SIGTERM and SIGHUP unwind this process, so that no mount and no file stays behind."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        for each in _ENDING:  # what is being cleared up is not to be interrupted
+            signal.signal(each, lambda *_: None)
+        raise SystemExit(128 + number)
+
+    with handled(dict.fromkeys(_ENDING, leave)):
+        yield
+
+
+@contextmanager
+def child(argv: Sequence[str], *, fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    """The program, running, with the descriptors ``fds`` as well; it has ended after the body."""
+    with subprocess.Popen(argv, pass_fds=fds) as program:
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            program.send_signal(number)
+
+        try:
+            # A handler, which exec resets, and not SIG_IGN, which a later program would inherit.
+            with handled({**dict.fromkeys(_ENDING, pass_on), signal.SIGINT: lambda *_: None}):
+                yield program
+                program.wait()
+        except BaseException:
+            program.terminate()
+            raise
+
+
+def status(program: subprocess.Popen[bytes]) -> int:
+    """The exit status of a program that has ended, as a shell has it."""
+    return program.returncode if program.returncode >= 0 else 128 - program.returncode
+
+
+@contextmanager
+def handled(handlers: dict[signal.Signals, Handler]) -> Iterator[None]:
+    """These signals are handled so for the time of the body; for the main thread."""
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
