@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -47,8 +48,8 @@ def farcored(
 ) -> Iterator[Live]:
     """``farcored serve ARGUMENTS --listen LISTEN`` for the time of the body, then SIGTERM; it must end with 0.
 
-    The body may stop it first. What it remembers goes with it, unless ``environment`` has a STATE_DIRECTORY. What the server
-    wrote to stderr becomes the test's own, which pytest shows if it fails.
+    The body may stop or kill it first. What it remembers goes with it, unless ``environment`` has a STATE_DIRECTORY. What the
+    server wrote to stderr becomes the test's own, which pytest shows if it fails.
     """
     script = Path(sys.executable).with_name("farcored")
     with TemporaryDirectory(prefix="farcored-") as state, NamedTemporaryFile(prefix="farcored-", suffix=".stderr") as log:
@@ -64,7 +65,7 @@ def farcored(
             yield Live(_url(live), process, live.log)
             process.terminate()
             process.wait(STOPS_WITHIN)
-            assert process.returncode == 0, f"farcored ended with {process.returncode}"
+            assert process.returncode in (0, -signal.SIGKILL), f"farcored ended with {process.returncode}"
         finally:
             process.kill()
             process.wait()
