@@ -20,10 +20,12 @@ ROOT: Final = Path(__file__).parents[1]
 # What tests ask for, by the names of make-dumps' targets, and the file of each. The later crash is the target crash's second.
 FILES: Final = {
     "panic": "qemu-x86_64-panic.elf",
+    "later": "qemu-x86_64-la57-panic.elf",
     "kdump": "kdump-x86_64.elf",
     "cross": "kdump-x86_64-via-i386.elf",
     "kdump-aarch64": "kdump-aarch64.elf",
     "vmlinux": "vmlinux-x86_64",
+    "vmlinux-later": "vmlinux-x86_64-later",
     "vmlinux-aarch64": "vmlinux-aarch64",
     "crash": "crash-8.0.2/crash",
     "crash-later": "crash-8.0.6/crash",
@@ -31,6 +33,12 @@ FILES: Final = {
     "drgn": "drgn/bin/drgn",
 }
 TARGETS: Final = [name for name in FILES if name != "crash-later"]
+# The vmlinux of each that has one.
+SYMBOLS: Final = {
+    **dict.fromkeys(("panic", "kdump", "cross"), "vmlinux"),
+    "later": "vmlinux-later",
+    "kdump-aarch64": "vmlinux-aarch64",
+}
 
 
 @dataclass(frozen=True, slots=True)

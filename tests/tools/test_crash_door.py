@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.live import Live, Serve
-from tests.realdumps import RealDumps
+from tests.realdumps import SYMBOLS, RealDumps
 from tests.requires import requires
 
 FARCORE = Path(sys.executable).with_name("farcore")
@@ -29,6 +29,7 @@ OWN = re.compile(
     r"|^crash: cannot read vmcoreinfo_data\n\n?",
     re.MULTILINE,
 )
+DUMPS = ("panic", "later", "kdump", "cross")
 WITHIN = 110  # seconds
 
 
@@ -61,7 +62,7 @@ def compared(local: str, there: str) -> str:
 @pytest.fixture(scope="module")
 def server(real_dumps: RealDumps, serve_all_along: Serve) -> Live:
     """A server with the dumps."""
-    return serve_all_along(*(real_dumps(name) for name in ("panic", "kdump", "cross")))
+    return serve_all_along(*(real_dumps(name) for name in DUMPS))
 
 
 def url_of(server: str, path: Path) -> str:
@@ -80,11 +81,12 @@ class Session(NamedTuple):
     local: str
 
 
-@pytest.fixture(scope="module", params=[("crash", "kdump"), *(("crash-later", dump) for dump in ("panic", "kdump", "cross"))])
+@pytest.fixture(scope="module", params=[("crash", "kdump"), *(("crash-later", dump) for dump in DUMPS)])
 def session(request: pytest.FixtureRequest, real_dumps: RealDumps) -> Session:
     """The newer crash on each dump, the older on one."""
     crash, dump = request.param
-    return Session(real_dumps(crash), dump, shown([real_dumps(crash), "-s", real_dumps("vmlinux"), real_dumps(dump)]))
+    local = shown([real_dumps(crash), "-s", real_dumps(SYMBOLS[dump]), real_dumps(dump)])
+    return Session(real_dumps(crash), dump, local)
 
 
 @requires("crash")
@@ -94,7 +96,7 @@ def test_crash_shows_the_same_through_the_door(real_dumps: RealDumps, server: Li
     if door == "fuse" and not os.access("/dev/fuse", os.R_OK | os.W_OK):
         pytest.skip("there is no FUSE here")
     environment = {**os.environ, "PATH": f"{session.crash.parent}:{os.environ['PATH']}"}
-    url, symbols = url_of(server.url, real_dumps(session.dump)), real_dumps("vmlinux")
+    url, symbols = url_of(server.url, real_dumps(session.dump)), real_dumps(SYMBOLS[session.dump])
     there = shown([FARCORE, "crash", url, symbols, "--door", door, "--", "-s"], environment)
     assert "PANIC:" in session.local
     assert session.local.count("\n") > 300

@@ -15,7 +15,7 @@ from farcore_client.remote import connect
 from tests.client.remote.conftest import dump_url
 from tests.elfwriter import Dump, load, note
 from tests.live import Live, Serve
-from tests.realdumps import RealDumps
+from tests.realdumps import SYMBOLS, RealDumps
 from tests.requires import requires
 from tests.tools.test_readelf import readelf_rows
 
@@ -24,7 +24,6 @@ pytestmark = requires("drgn")
 FARCORE = Path(sys.executable).with_name("farcore")
 SCRIPTS = Path(__file__).parents[1] / "vm" / "scripts"
 SAMPLE = "x86_64-panic.elf"
-REAL = {"panic": "vmlinux", "kdump": "vmlinux", "cross": "vmlinux", "kdump-aarch64": "vmlinux-aarch64"}
 SLABS = """
 from drgn.helpers.linux.slab import for_each_slab_cache, slab_cache_usage
 for cache in for_each_slab_cache(prog):
@@ -116,11 +115,11 @@ def test_where_there_is_no_drgn_a_sentence_says_what_to_install() -> None:
     assert "python3-drgn" in done.stderr
 
 
-@pytest.mark.parametrize("name", [*REAL])
+@pytest.mark.parametrize("name", [*SYMBOLS])
 def test_tasks_stacks_log_and_slabs_are_those_of_the_local_file(
     name: str, real_dumps: RealDumps, serve: Serve, tmp_path: Path
 ) -> None:
-    path, vmlinux = real_dumps(name), real_dumps(REAL[name])
+    path, vmlinux = real_dumps(name), real_dumps(SYMBOLS[name])
     script = tmp_path / "script.py"
     script.write_text((SCRIPTS / "tour.py").read_text() + SLABS)
     live = serve(path, "--allow-arch", "any")

@@ -9,11 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from . import analysts, bare, filtered, fixtures, kdump, live, symbols
-from .guests import AMD64, ARM64, I386, kernel
+from .guests import AMD64, AMD64_LATER, ARM64, I386, kernel
 from .outdir import OutDir, say
 
 TARGETS: dict[str, tuple[str, Callable[[OutDir], object]]] = {
     "panic": ("QEMU's ELF of a panicked x86_64 guest", partial(live.make, what=live.PANIC)),
+    "later": ("the same of a 6.12 kernel with five levels of page tables", partial(live.make, what=live.LATER)),
     "nokaslr": ("the same without KASLR", partial(live.make, what=live.NOKASLR)),
     "idle": ("QEMU's ELF, paging ELF, flat and seekable kdump of an idle x86_64 guest", live.idle),
     "kdump": ("a real kdump through kexec, x86_64", partial(kdump.make, what=kdump.NATIVE)),
@@ -27,6 +28,7 @@ TARGETS: dict[str, tuple[str, Callable[[OutDir], object]]] = {
     "s390x": ("QEMU's ELF of an s390x guest: big endian", partial(live.make, what=live.S390)),
     "bare": ("machines without a kernel: ELF32 and ELF64, both byte orders", bare.make),
     "vmlinux": ("vmlinux with DWARF for the x86_64 dumps (300 MB)", partial(symbols.vmlinux, guest=AMD64)),
+    "vmlinux-later": ("vmlinux with DWARF for later (400 MB)", partial(symbols.vmlinux, guest=AMD64_LATER)),
     "vmlinux-i386": ("vmlinux with DWARF for kdump-i386", partial(symbols.vmlinux, guest=I386)),
     "vmlinux-aarch64": ("vmlinux with DWARF for the aarch64 dumps", partial(symbols.vmlinux, guest=ARM64)),
     "crash": ("crash 8.0.2 and 8.0.6, runnable where they are", analysts.crashes),

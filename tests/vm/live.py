@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from .guests import AMD64, ARM64, INITS, S390X, Guest, kernel
+from .guests import AMD64, AMD64_LATER, ARM64, INITS, S390X, Guest, kernel
 from .initramfs import Content
 from .outdir import OutDir, say
 from .packages import need, run
@@ -31,6 +31,7 @@ class Live:
 
 
 PANIC = Live(AMD64, PANICKED, (("qemu-x86_64-panic.elf", "elf", False),), "mode=panic")
+LATER = Live(AMD64_LATER, PANICKED, (("qemu-x86_64-la57-panic.elf", "elf", False),), "mode=panic", memory=160)
 NOKASLR = Live(AMD64, PANICKED, (("qemu-x86_64-panic-nokaslr.elf", "elf", False),), "mode=panic nokaslr")
 IDLING = Live(
     AMD64,

@@ -15,6 +15,8 @@ from pathlib import Path
 from .outdir import OutDir, say
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+# The Debian release after this machine's: its kernel is 6.12, its crash 8.0.6, its gdb 16.3.
+LATER = "trixie"
 PROGRAMS = {
     "curl": "curl",
     "gcc": "gcc libc6-dev",

@@ -8,11 +8,11 @@ import tarfile
 from functools import partial
 from pathlib import Path
 
-from .guests import AMD64, ARM64, I386, Guest, kernel
+from .guests import AMD64, AMD64_LATER, ARM64, I386, Guest, kernel
 from .outdir import OutDir
 from .packages import Apt, need, run
 
-NAMES = {AMD64: "vmlinux-x86_64", I386: "vmlinux-i386", ARM64: "vmlinux-aarch64"}
+NAMES = {AMD64: "vmlinux-x86_64", AMD64_LATER: "vmlinux-x86_64-later", I386: "vmlinux-i386", ARM64: "vmlinux-aarch64"}
 
 
 def vmlinux(out: OutDir, guest: Guest) -> Path:
@@ -22,9 +22,9 @@ def vmlinux(out: OutDir, guest: Guest) -> Path:
 
 def _vmlinux(out: OutDir, guest: Guest, part: Path) -> None:
     release = kernel(out, guest).release
-    package = Apt(out, guest.architecture).deb(f"linux-image-{release}-dbg")
+    package = Apt(out, guest.architecture, guest.release).deb(f"linux-image-{release}-dbg")
     _member(package, f"/usr/lib/debug/boot/vmlinux-{release}", part)
-    if guest is AMD64:  # relocations of the debug sections, applied long ago: a third of the file
+    if guest.architecture == "amd64":  # relocations of the debug sections, applied long ago: a third of the file
         need(out, "objcopy")
         run(out, "objcopy", "objcopy", "--remove-section=.rela*", part)
 

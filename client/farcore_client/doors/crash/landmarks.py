@@ -20,8 +20,10 @@ FUNCTIONS: Final = (
     "sysrq_handle_crash",
     "crash_nmi_callback",
     "notify_die",
+    "stop_this_cpu",
 )
-# arch/x86: where a CPU's variables are, its TSS (4.10 to 4.14 and later), the tops of its task's and its interrupts' stacks.
+# arch/x86: where a CPU's variables are, its TSS (4.10 to 4.14 and later), the tops of its task's and its interrupts' stacks,
+# and what had these two from 6.2 to 6.14.
 VARIABLES: Final = (
     "__per_cpu_offset",
     "cpu_tss_rw",
@@ -29,6 +31,7 @@ VARIABLES: Final = (
     "cpu_current_top_of_stack",
     "hardirq_stack_ptr",
     "irq_stack_ptr",
+    "pcpu_hot",
 )
 
 

@@ -30,6 +30,8 @@ STACK: Final = 16 << 10
 EXCEPTION_STACK: Final = 4 << 10
 # struct x86_hw_tss is packed: reserved1 (4 bytes), sp0 to sp2, reserved2, then ist[7] (arch/x86/include/asm/processor.h).
 _IST, _ISTS = 36, 7
+# struct pcpu_hot (arch/x86/include/asm/current.h): top_of_stack and hardirq_stack_ptr, behind call_depth where that is tracked.
+_HOT: Final = (16, 24)
 # The kernel's half of the address space.
 _KERNEL: Final = 1 << 63
 
@@ -69,7 +71,7 @@ class Stops:
                 return found
             if kind != "exception":
                 later.pop("notify_die", None)
-        return later.get("sysrq_handle_crash") or later.get("notify_die")
+        return later.get("sysrq_handle_crash") or later.get("stop_this_cpu") or later.get("notify_die")
 
     def _marks(self, base: int, words: U64) -> list[tuple[str, Stop]]:
         assert self.landmarks is not None
@@ -84,9 +86,10 @@ class Stops:
     def _stacks(self, cpu: int, saved: Stop | None) -> Iterator[tuple[Kind, int, U64]]:
         """The task's stack, that of interrupts, those of exceptions: the lowest address of each, and its words."""
         area = self._area(cpu)
-        top = self._pointer(area, "cpu_current_top_of_stack") or (saved and -(-(saved.sp + 1) // STACK) * STACK) or 0
+        hot = self._hot(area)
+        top = self._pointer(area, "cpu_current_top_of_stack") or hot[0] or (saved and -(-(saved.sp + 1) // STACK) * STACK) or 0
         yield from self._stack("task", top, STACK)
-        interrupts = self._pointer(area, "hardirq_stack_ptr") or self._pointer(area, "irq_stack_ptr") or 0
+        interrupts = self._pointer(area, "hardirq_stack_ptr") or self._pointer(area, "irq_stack_ptr") or hot[1]
         yield from self._stack("irq", -(-interrupts // 4096) * 4096, STACK)
         for exception in self._exceptions(area):
             yield from self._stack("exception", exception, EXCEPTION_STACK)
@@ -115,6 +118,20 @@ class Stops:
         assert self.landmarks is not None
         variable = self.landmarks.variables.get(name)
         return None if area is None or variable is None else self._word((area + variable) % (1 << 64))
+
+    def _hot(self, area: int | None) -> tuple[int, int]:
+        """The tops of the task's and of the interrupts' stacks, of kernels that had them in one place; 0 of others."""
+        assert self.landmarks is not None
+        hot = self.landmarks.variables.get("pcpu_hot")
+        if area is None or hot is None:
+            return 0, 0
+        for at in _HOT:
+            content = self._read((area + hot + at) % (1 << 64), 2 * WORD) or bytes(2 * WORD)
+            top, interrupts = np.frombuffer(content, "<u8").tolist()
+            # call_depth, which is there otherwise, looks like an address, and nothing is mapped there.
+            if top > _KERNEL and self._read(top - WORD, WORD) is not None:
+                return top, interrupts
+        return 0, 0
 
     def _word(self, address: int) -> int | None:
         content = self._read(address, WORD)
