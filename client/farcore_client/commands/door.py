@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import click
 
@@ -19,8 +19,8 @@ from farcore_client.doors.crash import stops
 from farcore_client.doors.crash.door import CrashDoor
 from farcore_client.doors.gdb import launch
 from farcore_client.doors.gdb.door import GdbDoor
+from farcore_client.doors.listener import Listener
 from farcore_client.dumpurl import DumpUrl
-from farcore_client.loop import run
 from farcore_client.notice import notice
 from farcore_client.output import say
 from farcore_client.remote import connect
@@ -54,10 +54,7 @@ def command(tool: str, url: str, place: tuple[str, int], cache: CacheDir | None,
     It speaks gdb's remote protocol or crash's, and prints what is to be typed.
     """
     with connect(DumpUrl.parse(url), credentials, cache=cache) as dump:
-        if tool == "crash":
-            _serve_crash(dump.target(), *place)
-        else:
-            run(_serve_gdb(dump.target(), *place))
+        (_serve_crash if tool == "crash" else _serve_gdb)(dump.target(), *place)
 
 
 def _serve_crash(target: Target, host: str, port: int) -> None:
@@ -67,17 +64,27 @@ def _serve_crash(target: Target, host: str, port: int) -> None:
         symbols = None
         notice(f"{error}; until then backtraces of running tasks begin where NT_PRSTATUS says")
     crashes = CrashDoor(target, stops.of(target, symbols), notice)
-    with _as_setting(host, port), crashes.listening(host, port) as chosen:
-        words = crash_launch.remote(target, _shown(host, chosen), str(symbols or "VMLINUX"))
-        say(f"The door is open on {_shown(host, chosen)} until Ctrl-C. To be typed:\n")
-        say(f"    crash {shlex.join(words)}")
-        while not crashes.changed.wait(1):
+
+    def lines(place: str) -> list[str]:
+        return [f"crash {shlex.join(crash_launch.remote(target, place, str(symbols or 'VMLINUX')))}"]
+
+    _serve(crashes.listener, host, port, lines)
+
+
+def _serve_gdb(target: Target, host: str, port: int) -> None:
+    _serve(GdbDoor(target, notice).listener, host, port, partial(launch.setup, target))
+
+
+def _serve(listener: Listener, host: str, port: int, lines: Callable[[str], list[str]]) -> None:
+    """Say what is to be typed, and serve until the dump is another."""
+    with _as_setting(host, port), listener.listening(host, port) as chosen:
+        place = f"[{host}]:{chosen}" if ":" in host else f"{host}:{chosen}"
+        say(f"The door is open on {place} until Ctrl-C. To be typed:\n")
+        for line in lines(place):
+            say(f"    {line}")
+        while not listener.changed.wait(1):
             pass
     raise click.ClickException("the dump is another by now: open the door again")
-
-
-def _shown(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @contextmanager
@@ -88,13 +95,3 @@ def _as_setting(host: str, port: int) -> Iterator[None]:
         raise
     except OSError as error:
         raise SettingsError(f"--listen {host}:{port}: {error.strerror or error}; give another address or port") from error
-
-
-async def _serve_gdb(target: Target, host: str, port: int) -> None:
-    door = GdbDoor(target, notice)
-    with _as_setting(host, port):
-        async with door.listening(host, port) as chosen:
-            say(f"The door is open on {_shown(host, chosen)} until Ctrl-C. In gdb:\n")
-            for line in launch.setup(target, _shown(host, chosen)):
-                say(f"    {line}")
-            await asyncio.Event().wait()

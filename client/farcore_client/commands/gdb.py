@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 from typing import Final
@@ -18,7 +17,6 @@ from farcore_client.doors.gdb import launch
 from farcore_client.doors.gdb.door import GdbDoor
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.lessons import learning
-from farcore_client.loop import run
 from farcore_client.notice import notice
 from farcore_client.passing import Passing, passed_on
 from farcore_client.remote import connect
@@ -47,16 +45,16 @@ def command(url: str, symbols: Path | None, cache: CacheDir | None, credentials:
         program = launch.program(target)
         found = vmlinux.find(target.vmcoreinfo, symbols)
         with learning(dump, target, found):
-            return run(_debug(target, program, found.resolve(), options))
+            return _ran(target, program, found.resolve(), options)
 
 
-async def _debug(target: Target, program: str, symbols: Path, options: list[str]) -> int:
+def _ran(target: Target, program: str, symbols: Path, options: list[str]) -> int:
+    """Run gdb on this terminal; its exit status."""
     door = GdbDoor(target, notice, symbols)
-    async with door.listening(LOOPBACK, 0) as port:
+    with door.listener.listening(LOOPBACK, 0) as port:
         # Held by descriptors alone: whatever ends this, no file stays behind.
         script = os.memfd_create("farcore-gdb")
         os.write(script, launch.script(target, f"{LOOPBACK}:{port}", symbols).encode())
         with child([program, "-q", "-x", f"/dev/fd/{script}", *options], fds=[script]) as gdb:
             os.close(script)
-            await asyncio.to_thread(gdb.wait)
         return status(gdb)

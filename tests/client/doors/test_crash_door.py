@@ -13,8 +13,9 @@ from farcore.elf import Elf
 from farcore.errors import SourceChangedError
 from farcore.source import BytesSource, Source
 from farcore.space import PhysicalSpace
-from farcore_client.doors.crash.door import MAX_CLIENTS, CrashDoor
+from farcore_client.doors.crash.door import CrashDoor
 from farcore_client.doors.crash.requests import MAX_REQUEST
+from farcore_client.doors.listener import MAX_CLIENTS
 from farcore_client.errors import ProtocolError, UnreachableError
 from farcore_client.target import Target
 from tests.elfwriter import Dump, load, note
@@ -46,7 +47,7 @@ def target(below: Source | None = None) -> Target:
 @contextmanager
 def opened(over: Target, complain: Callable[[str], object] = lambda sentence: None) -> Iterator[tuple[CrashDoor, int]]:
     door = CrashDoor(over, lambda cpu: None, complain)
-    with door.listening("127.0.0.1", 0) as port:
+    with door.listener.listening("127.0.0.1", 0) as port:
         yield door, port
 
 
@@ -116,7 +117,7 @@ def test_a_dump_that_changes_ends_every_session_with_a_sentence() -> None:
         below.error = SourceChangedError("the dump is another by now")
         assert asked(one, b"READ_LIVE 5 10000 2", 1) == b""
         assert other.recv(1) == b""
-        assert door.changed.wait(WITHIN)
+        assert door.listener.changed.wait(WITHIN)
         with attached(port) as late:
             assert late.recv(1) == b""
     assert said == ["the dump is another by now"]
@@ -139,7 +140,7 @@ def test_the_door_leaves_no_thread_behind() -> None:
     with opened(target()) as (_, port), attached(port) as client:
         assert asked(client, b"NIL", 6)
     for thread in threading.enumerate():
-        if thread.name.startswith("farcore crash"):
+        if thread.name in ("farcore door", "farcore client"):
             thread.join(WITHIN)
     assert threading.active_count() <= before
 

@@ -180,10 +180,14 @@ def test_a_machine_that_gdb_is_not_told_of_is_refused_in_a_sentence() -> None:
 
 def test_a_connection_acknowledges_until_it_is_asked_not_to_and_repeats_what_was_lost() -> None:
     connection = Connection(session())
-    assert connection.receive(packet(b"?")) == b"+" + packet(b"T05thread:1;")
-    assert connection.receive(b"-") == packet(b"T05thread:1;")
-    assert connection.receive(b"$?#00") == b"-"
-    assert connection.receive(packet(b"QStartNoAckMode")) == b"+" + packet(b"OK")
-    assert connection.receive(packet(b"qC") + packet(b"T1")) == packet(b"QC1") + packet(b"OK")
-    assert connection.receive(packet(b"k")) == b""
+
+    def sent(received: bytes) -> bytes:
+        return b"".join(connection.receive(received))
+
+    assert sent(packet(b"?")) == b"+" + packet(b"T05thread:1;")
+    assert sent(b"-") == packet(b"T05thread:1;")
+    assert sent(b"$?#00") == b"-"
+    assert sent(packet(b"QStartNoAckMode")) == b"+" + packet(b"OK")
+    assert sent(packet(b"qC") + packet(b"T1")) == packet(b"QC1") + packet(b"OK")
+    assert sent(packet(b"k")) == b""
     assert connection.session.over

@@ -45,7 +45,7 @@ def _ran_through(dump: RemoteDump, target: Target, door: str | None, start: Sequ
                 raise
             notice(f"no FUSE here ({error})")
     crashes = CrashDoor(target, stops.of(target, Path(symbols)), notice)
-    with crashes.listening(LOOPBACK, 0) as port, learning(dump, target, Path(symbols), enough=ALL_OF_MEMMAP):
+    with crashes.listener.listening(LOOPBACK, 0) as port, learning(dump, target, Path(symbols), enough=ALL_OF_MEMMAP):
         notice(f"crash reads the dump through its remote protocol, at {LOOPBACK}:{port}")
         return _ran([*start, *launch.remote(target, f"{LOOPBACK}:{port}", symbols)])
 

@@ -1,15 +1,13 @@
-"""The shell of the door: a port on which crashes are answered, each in a thread of its own, over one target.
+"""The shell of the door: crashes that come are answered over one target.
 
-Threads, because a crash waits for each of its 100,000 small answers: nearly all are found in the page cache at once, and a
-hand-over between an event loop and a thread costs more than such an answer does.
+Each in a thread (of Listener), because a crash waits for each of its 100,000 small answers: nearly all are found in the page
+cache at once, and a hand-over between an event loop and a thread costs more than such an answer does.
 """
 
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import Final
 
 from farcore.errors import FarcoreError, FaultError, SourceChangedError
@@ -17,11 +15,10 @@ from farcore.source import Source
 from farcore_client.doors import memory
 from farcore_client.doors.crash.requests import Requests
 from farcore_client.doors.crash.session import Machine, Session, Stop, Wanted
+from farcore_client.doors.listener import Listener
 from farcore_client.errors import ProtocolError
 from farcore_client.target import Target
 
-# A support team at one door, with room; each has a thread, and at most one answer (session.MAX_READ) under way.
-MAX_CLIENTS: Final = 32
 # crash for ARM64 stops on its own check of kimage_voffset; nobody has seen the others begin.
 PROVED: Final = "X86_64"
 _PIECE: Final = 1 << 12
@@ -30,7 +27,7 @@ _PIECE: Final = 1 << 12
 class CrashDoor:
     """Answers crashes; ``stop`` says where a CPU stopped, ``complain`` gets what crash has no words for.
 
-    ``changed`` is set once the dump is another: from then on nobody is answered. ProtocolError for a dump that no crash reads.
+    ProtocolError for a dump that no crash reads.
     """
 
     def __init__(self, target: Target, stop: Callable[[int], Stop | None], complain: Callable[[str], object]) -> None:
@@ -41,72 +38,15 @@ class CrashDoor:
             raise ProtocolError(f"{why}: `farcore crash --door fuse` or `farcore mount` shows it as a file")
         self.machine, self.target, self.stop, self.complain = machine, target, stop, complain
         self.virtual = memory.of(target)
-        self.changed = threading.Event()
-        self._clients: set[socket.socket] = set()
-        self._lock = threading.Lock()
+        self.listener = Listener(self._serve, complain)
         self._said = ""
-
-    @contextmanager
-    def listening(self, host: str, port: int) -> Iterator[int]:
-        """Listens for the time of the body, which gets the port; 0 takes a free one. OSError where that cannot be."""
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family)
-        threading.Thread(target=self._accept, args=(listener,), name="farcore crash door", daemon=True).start()
-        try:
-            yield listener.getsockname()[1]
-        finally:
-            self._end(listener)
-
-    def _end(self, listener: socket.socket) -> None:
-        # shutdown, unlike close, wakes who waits in accept or recv.
-        with suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        self._hang_up()
-
-    def _hang_up(self) -> None:
-        with self._lock:
-            for client in self._clients:
-                with suppress(OSError):
-                    client.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                return
-            with self._lock:
-                taken = len(self._clients) < MAX_CLIENTS and not self.changed.is_set()
-                if taken:
-                    self._clients.add(client)
-            if taken:
-                threading.Thread(target=self._serve, args=(client,), name="farcore crash", daemon=True).start()
-            else:
-                client.close()
 
     def _serve(self, client: socket.socket) -> None:
         session, requests = Session(self.machine, self.target.physical.size, self._stop), Requests()
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        try:
-            while not session.over and (received := client.recv(_PIECE)):
-                for request in requests.feed(received):
-                    answer = session.answer(request)
-                    client.sendall(session.supply(self._memory(answer)) if isinstance(answer, Wanted) else answer)
-        except SourceChangedError as error:
-            # No answer would be right from here on, for anybody.
-            self.changed.set()
-            self.complain(str(error))
-            self._hang_up()
-        except ProtocolError as error:
-            self.complain(str(error))
-        except OSError:
-            pass
-        finally:
-            with self._lock:
-                self._clients.discard(client)
-            client.close()
+        while not session.over and (received := client.recv(_PIECE)):
+            for request in requests.feed(received):
+                answer = session.answer(request)
+                client.sendall(session.supply(self._memory(answer)) if isinstance(answer, Wanted) else answer)
 
     def _memory(self, wanted: Wanted) -> memoryview | None:
         """The bytes, None where they cannot be had; SourceChangedError where they are another dump's."""

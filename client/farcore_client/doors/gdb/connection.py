@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from farcore_client.doors.gdb.packets import Packets, packet
 from farcore_client.doors.gdb.session import Session
 
@@ -14,18 +16,19 @@ class Connection:
         self._packets = Packets()
         self._last = b""
 
-    def receive(self, received: bytes) -> bytes:
-        """What is to be sent for these bytes; ProtocolError where no gdb would have sent them."""
+    def receive(self, received: bytes) -> Iterator[bytes]:
+        """What is to be sent for these bytes, an answer at a time; ProtocolError where no gdb would have sent them."""
         found = self._packets.feed(received)
-        out = bytearray(self._last if self._packets.resend else b"")
+        if self._packets.resend:
+            yield self._last
         for content in found:
             acknowledged = self.session.acknowledges
             if content is None:
-                out += b"-" if acknowledged else b""
+                if acknowledged:
+                    yield b"-"
                 continue
             answer = self.session.answer(content)
             self._last = b"" if answer is None else packet(answer)
-            out += (b"+" if acknowledged else b"") + self._last
+            yield (b"+" if acknowledged else b"") + self._last
             if self.session.over:
-                break
-        return bytes(out)
+                return
