@@ -95,8 +95,8 @@ def test_who_mounts_stays_in_the_directory_that_files_were_named_from(live: Live
 def test_two_read_one_mount_in_sequence_at_once(tmp_path: Path, directory: Path, serve: Serve) -> None:
     dump = Dump([load(NOISE * 10, paddr=0)]).write(tmp_path / "vmcore")
     with connect(dump_url(serve(dump, *NATIVE).url, "vmcore"), Credentials()) as remote, mounted(remote, directory):
-        compare = ["cmp", directory / "vmcore", dump]
-        others = [subprocess.Popen([*compare, str(skip), str(skip)]) for skip in (0, 7 << 20, 21 << 20)]
+        skips = ("0", f"{7 << 20}", f"{21 << 20}")
+        others = [subprocess.Popen(["cmp", directory / "vmcore", dump, skip, skip]) for skip in skips]
         assert [other.wait(60) for other in others] == [0, 0, 0]
 
 

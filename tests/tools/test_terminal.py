@@ -102,7 +102,7 @@ def url(real_dumps: RealDumps, serve_all_along: Serve) -> str:
 @requires("crash", "fusermount3")
 @pytest.mark.timeout(240)
 def test_ctrl_c_is_crashs_own_and_a_window_that_closes_leaves_nothing(real_dumps: RealDumps, url: str, tmp_path: Path) -> None:
-    argv = [FARCORE, "crash", url, real_dumps("vmlinux"), "--", "-s"]
+    argv: list[str | Path] = [FARCORE, "crash", url, real_dumps("vmlinux"), "--", "-s"]
     with terminal(tmp_path / "t", real_dumps("crash-later").parent, *argv) as there:
         there.await_text(b"crash reads the dump through FUSE")
         there.await_text(b"crash> ")
@@ -124,7 +124,7 @@ def test_ctrl_c_is_crashs_own_and_a_window_that_closes_leaves_nothing(real_dumps
 def test_a_signal_ends_crash_too_and_leaves_nothing(
     real_dumps: RealDumps, url: str, tmp_path: Path, door: str, number: signal.Signals
 ) -> None:
-    argv = [FARCORE, "crash", url, real_dumps("vmlinux"), "--door", door, "--", "-s"]
+    argv: list[str | Path] = [FARCORE, "crash", url, real_dumps("vmlinux"), "--door", door, "--", "-s"]
     with terminal(tmp_path / "t", real_dumps("crash-later").parent, *argv) as there:
         there.await_text(b"crash reads the dump through")
         there.program.send_signal(number)

@@ -69,7 +69,7 @@ def test_readers_of_two_places_at_once_get_every_byte_and_little_besides(opened:
     with relay(serve(dump, *NATIVE).url) as between:
         remote = opened(between, "vmcore")
         size = remote.vmcore.size
-        half, found = size // 2, ([], [])
+        half, found = size // 2, (list[bytes | memoryview](), list[bytes | memoryview]())
         for at in range(0, half, STEP):
             for reader, start in enumerate((0, half)):
                 stop = half if reader == 0 else size
