@@ -33,7 +33,7 @@ class Tool:
     def found(self) -> bool:
         """Whether it can be run."""
         if not self.python:
-            return shutil.which(self.name) is not None
+            return program(self.name) is not None
         return shutil.which(self.python) is not None and self._run("-c", f"import {self.name}").returncode == 0
 
     def says(self) -> str:
@@ -46,13 +46,19 @@ class Tool:
         return numbers[0] if numbers else "of an unknown version"
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [self.python or self.name, *arguments]
+        command = [self.python or program(self.name) or self.name, *arguments]
         return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)
+
+
+def program(name: str) -> str | None:
+    """Where it is, in PATH or beside this interpreter, where pip has put it; None where it is not."""
+    return shutil.which(name) or shutil.which(name, path=os.path.dirname(sys.executable))
 
 
 TOOLS = {
     tool.name: tool
     for tool in (
+        Tool("boto3", python=sys.executable),
         Tool("crash", "crash"),
         Tool("curl", "curl"),
         Tool("debuginfod", "debuginfod"),
@@ -70,6 +76,7 @@ TOOLS = {
         Tool("systemd-analyze", "systemd"),
         Tool("systemd-nspawn", "systemd-container"),
         Tool("vmcore-dmesg", "kexec-tools"),
+        Tool("weed", version="version"),
     )
 }
 requires = pytest.mark.requires
