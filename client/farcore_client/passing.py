@@ -20,7 +20,7 @@ class Passing(click.Command):
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """The usage line, with what may follow `--` at its end."""
-        return [*super().collect_usage_pieces(ctx), f"[-- {self.name or ''} OPTIONS]".upper()]
+        return [*super().collect_usage_pieces(ctx), f"[-- {ctx.info_name} OPTIONS]".upper()]
 
 
 def passed_on() -> list[str]:
