@@ -13,7 +13,7 @@ from typing import Self
 
 
 class Machine:
-    """A running virtual machine; leaving the `with` block ends it.
+    """A running virtual machine; leaving the `with` block ends it, and so does the end of this process, however it comes.
 
     The serial line goes to the character device `line`: without `-nodefaults` to a serial port as usual, with it
     to whatever device of the command line says `chardev=line`.
@@ -29,7 +29,7 @@ class Machine:
         monitor = ["-chardev", f"socket,id=qmp,fd={theirs.fileno()}", "-mon", "chardev=qmp,mode=control"]
         with theirs, serial.with_suffix(".err").open("wb") as errors:
             self.process = subprocess.Popen(
-                [*argv, "-display", "none", "-no-reboot", *console, *monitor],
+                ["setpriv", "--pdeathsig", "KILL", *argv, "-display", "none", "-no-reboot", *console, *monitor],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
