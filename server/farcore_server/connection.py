@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Final
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.web_protocol import RequestHandler
 
 from farcore_server.problem import SERVER, Problem
+
+LOG: Final = logging.getLogger(__name__)
 
 # A new connection has so long, in seconds, for the head of its first request: the slowest link sends one sooner. For a later
 # one it has as long as it may be idle (worker.KEEPALIVE, from the last answer on).
@@ -99,7 +102,12 @@ class Ordinary(Connection):
         """Where a request was taken up there is room for others."""
         while self._early and len(self._messages) < QUEUED and self.transport is not None:
             piece, self._early = self._early[:PARSED], self._early[PARSED:]
-            super().data_received(piece)
+            try:
+                super().data_received(piece)
+            except ValueError as error:  # of yarl's, for a target that is no URL: newer parsers answer 400
+                LOG.debug("a request that cannot be parsed: %s", error)
+                self._early = b""
+                self.drop()
         if self._early:
             self._held = True
             self.pause_reading()

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from farcore_server.lane import usable
 from tests.elfwriter import Dump as File
 from tests.elfwriter import load
 from tests.http1 import Connection, CutError
@@ -478,8 +479,10 @@ def fling(live: Live) -> None:
                 if reset:
                     stranger.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 else:
-                    # aiohttp 3.8 repeats the stranger's version.
-                    assert re.match(rb"HTTP/(1\.0 400|9\.9 400|1\.1 400|1\.1 405|1\.1 200) ", stranger.socket.recv(1 << 16))
+                    # aiohttp 3.8 repeats the stranger's version, and has no answer to a target that is no URL.
+                    old = rb"9\.9 400|1\.1 400" if not usable() else rb"1\.0 400"
+                    said = stranger.socket.recv(1 << 16)
+                    assert re.match(rb"HTTP/(1\.0 400|1\.1 405|1\.1 200|%b) " % old, said) or (not usable() and not said)
     with Connection(live.url) as server:
         assert server.get("/healthz").status == 200
 
@@ -496,7 +499,7 @@ def test_who_asks_for_details_gets_a_line_for_each_that_says_what_was_wrong(dump
     lines = [line for line in live.stderr.splitlines() if "aiohttp.server" in line]
     assert 8 <= len(lines) <= 2 * len(NOT_HTTP)
     assert all(line.startswith("DEBUG aiohttp.server: ") and len(line) < 400 for line in lines)
-    assert any("Invalid header token: b'no colon'" in line for line in lines)
+    assert any("Invalid header token" in line for line in lines)
     assert not any("gzip" in line for line in lines), "a body that nobody wants is not inflated"
     assert "Traceback" not in live.stderr
 
