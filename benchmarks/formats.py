@@ -2,7 +2,8 @@
 
 The ELF (tests/data's x86_64-panic unless another is named) is written with LZO and zlib by makedumpfile -d 1, and with zstd by
 tests/kdumpwriter. All run in turns, ROUNDS times, and the median counts. A random read is of 4 KiB of a page that is there; CPU
-is the server's, or the peer's own. Last: a sparse dump of 1 TiB, from the start of its inspection to the first byte.
+is the server's, or the peer's own. Last: a sparse dump of 1 TiB, and one in three million fragments, from the start of their
+inspection to the first byte.
 """
 
 from __future__ import annotations
@@ -116,6 +117,11 @@ def batched(server: Connection, links: dict[str, str], memory: Memory) -> None:
     assert server.request("POST", f"{links['self']}/pages", {"Content-Type": pages_wire.MEDIA_TYPE}, body).status == 200
 
 
+def told(server: Connection, links: dict[str, str], memory: Memory) -> None:
+    """The memory map: which pages are zero."""
+    assert server.get(links["map"]).body.endswith(b"]}\n")
+
+
 def streamed(server: Connection, links: dict[str, str], memory: Memory) -> None:
     """The whole vmcore."""
     assert len(server.get(links["vmcore"]).body) > memory.size
@@ -125,6 +131,7 @@ WAYS: Final[dict[str, Callable[[Connection, dict[str, str], Memory], None]]] = {
     "GET": singly,
     "/pages": batched,
     "/vmcore": streamed,
+    "/map": told,
 }
 
 
@@ -160,29 +167,54 @@ def by_makedumpfile(path: Path, folder: Path) -> dict[str, Cost]:
     return {} if done.returncode else {"makedumpfile": Cost(cpu, time.perf_counter() - begun)}
 
 
+def beside(way: str, rounds: list[dict[str, Cost]]) -> str:
+    """The CPU beside drgn's for the same, as the median of the rounds' own ratios, and their range."""
+    peer = {"/pages": "drgn, random", "GET": "drgn, random", "/vmcore": "drgn, all"}.get(way)
+    if peer is None or peer not in rounds[0]:
+        return ""
+    ratios = sorted(each[way].cpu / each[peer].cpu for each in rounds)
+    return f"   {median(ratios):.2f} of drgn's CPU ({ratios[0]:.2f}-{ratios[-1]:.2f})"
+
+
 def first_byte(folder: Path) -> None:
-    """A dump of 1 TiB of which a few pages were kept, from nothing to the head of its vmcore."""
+    """From nothing to the head of a vmcore: of a dump of 1 TiB of which a few pages were kept, and of one in many fragments."""
     kept = dict.fromkeys(range(0, 1 << 28, 1 << 18), b"x" * PAGE)
-    path = folder / "sparse"
-    path.write_bytes(kdumpwriter.Kdump(pages=kept, compress="raw", max_frame=1 << 28).tobytes())
+    sparse = folder / "sparse"
+    sparse.write_bytes(kdumpwriter.Kdump(pages=kept, compress="raw", max_frame=1 << 28).tobytes())
+    crowded = folder / "crowded"
+    crowded.write_bytes(kdumpwriter.fragments(3_000_000))
+    print()
+    for path, said in ((sparse, f"1 TiB, {len(kept):,} pages kept"), (crowded, "24 GiB, every second page kept")):
+        opened, first, held, peak = opening(path)
+        print(
+            f"{said}: opened in {opened:.0f} ms, the first byte {first:.2f} ms later; {held:.0f} MiB held, {peak:.0f} at most"
+        )
+
+
+def opening(path: Path) -> list[float]:
+    """Milliseconds until it is open and from there to the first byte; MiB held then, and at most."""
     script = """
-import sys
+import resource, sys
 from time import perf_counter
 from farcore.hosts import host
 from farcore.arch import Policy
 from farcore_server.inspection import Rules, inspect
 from farcore_server.search import Place
+def held():
+    return int(open("/proc/self/statm").read().split()[1]) / 256
+before = held()
 begun = perf_counter()
 dump, files = inspect(Place(sys.argv[1], "sparse", None), Rules(host("x86_64"), Policy()))
 opened = perf_counter()
 files.space(dump, "vmcore").pread(0, 64)
-print(f"{(opened - begun) * 1000:.0f} {(perf_counter() - opened) * 1000:.1f}")
+first = perf_counter() - opened
+most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print((opened - begun) * 1000, first * 1000, held() - before, most - before)
 """
     rows = [
         subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True) for _ in range(ROUNDS)
     ]
-    opening, first = (median(float(row.stdout.split()[i]) for row in rows) for i in (0, 1))
-    print(f"\n1 TiB, {len(kept):,} pages kept: opened in {opening:.0f} ms, the first byte {first:.1f} ms later")
+    return [median(float(row.stdout.split()[i]) for row in rows) for i in range(4)]
 
 
 def main() -> None:
@@ -204,10 +236,10 @@ def main() -> None:
             for way in rounds[0]:
                 cpu, wall = (median(each[way][i] for each in rounds) for i in (0, 1))
                 if way in ("GET", "/pages", "drgn, random"):
-                    cells = f"{cpu / len(memory.pages) * 1e6:16.0f}{wall / len(memory.pages) * 1e6:14.0f}"
+                    cells = f"{cpu / len(memory.pages) * 1e6:16.0f}{wall / len(memory.pages) * 1e6:14.0f}{'':26}"
                 else:
-                    cells = f"{'':30}{memory.size / cpu / 1e6:16.0f}{memory.size / wall / 1e6:10.0f}"
-                print(f"  {way:18}{cells}", flush=True)
+                    cells = f"{'':30}{memory.size / max(cpu, 0.01) / 1e6:16.0f}{memory.size / wall / 1e6:10.0f}"
+                print(f"  {way:18}{cells}{beside(way, rounds)}", flush=True)
         first_byte(folder)
 
 

@@ -8,6 +8,7 @@ pages. Pages of zeros share one descriptor's bytes, which come first.
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -62,6 +63,8 @@ class Kdump:
     sub: Mapping[str, int] = field(default_factory=dict)
     descriptors: Mapping[int, tuple[int, int, int]] = field(default_factory=dict)
     size: int | None = None  # cuts the file
+    # Of the time of the crash: read as a 32-bit header's, the default is a block size that makes sense.
+    microseconds: int = 4096
 
     @property
     def frames(self) -> int:
@@ -100,10 +103,12 @@ class Kdump:
         }
         values |= self.header
         words = {"machine": self.machine, "release": "6.1.0-test", "sysname": "Linux"}
-        names = [words.get(name, "").encode() for name in UTSNAME]
+        names = [words.get(name, "(none)").encode() for name in UTSNAME]
         clock = "6xQQ" if self.bits == 64 else "2xII"
         form = f"{ORDER[self.data]}8sI" + "65s" * 6 + clock + "I" * len(COUNTS)
-        return struct.pack(form, self.signature, self.version, *names, 1700000000, 4096, *(values[name] for name in COUNTS))
+        return struct.pack(
+            form, self.signature, self.version, *names, 1700000000, self.microseconds, *(values[name] for name in COUNTS)
+        )
 
     def _sub(self, at: int) -> bytes:
         start, end = self.split or (0, 0)
@@ -137,6 +142,25 @@ class Kdump:
                 end += row[1]
             rows.append(self.descriptors.get(frame, row))
         return b"".join(struct.pack(f"{ORDER[self.data]}QIIQ", *row, 0) for row in rows), b"".join(stored)
+
+
+def fragments(count: int, compress: str = "lzo") -> bytes:
+    """A dump of which every second frame was kept: ``count`` of them, with a thousand different pages among them."""
+    flag, pack = COMPRESS[compress]
+    frames = 2 * count
+    whole = Kdump(pages={}, max_frame=frames, compress=compress, vmcoreinfo=b"OSRELEASE=6.1.0\n")
+    bitmap = -(-frames // 8 // whole.block) * whole.block
+    head = whole.tobytes()[: -whole.block - 2 * bitmap]
+    ram, kept = (bytes([byte]) * (frames // 8) for byte in (0xFF, 0x55))
+    at = len(head) + 2 * bitmap + 24 * count
+    rows, stored = [], []
+    for i in range(1000):
+        page = pack(bytes([i % 251]) * 2048 + hashlib.sha256(str(i).encode()).digest() * 64) if i % 8 else pack(bytes(4096))
+        rows.append(struct.pack("<QIIQ", at, len(page), flag, 0))
+        stored.append(page)
+        at += len(page)
+    table = (b"".join(rows) * -(-count // len(rows)))[: 24 * count]
+    return b"".join([head, ram.ljust(bitmap, b"\0"), kept.ljust(bitmap, b"\0"), table, *stored])
 
 
 def bits(frames: Collection[int], size: int) -> bytes:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from farcore import notes, vmcore, vmcoreinfo
-from farcore.elf import Elf
+from farcore.elf import Bits, Data, Elf
 from farcore.errors import FaultError
 from farcore.file import FileSource
 from farcore.kdump import Kdump
@@ -88,3 +89,65 @@ def test_storage_that_fails_is_an_error_and_never_another_answer(sample: Callabl
         assert (caught.value.space, caught.value.kind) == ("stored", "unreadable")
     disk.calls = {}
     assert linear(kdump, own, known) == true
+
+
+class Layouts(NamedTuple):
+    """What a kernel's crash_core writes, and where it has its memory mapped: the p_vaddr of a p_paddr, None for high memory."""
+
+    machine: int
+    bits: Bits
+    data: Data
+    known: dict[str, str]
+    vaddr: Callable[[int], int | None]
+    ranges: tuple[tuple[int, int], ...]
+
+
+# As of Linux 6.1. ppc64: __va is PAGE_OFFSET + paddr (arch/powerpc/include/asm/page.h). riscv: __va is paddr - phys_ram_base +
+# PAGE_OFFSET (arch/riscv/include/asm/page.h), both in VMCOREINFO (arch/riscv/kernel/crash_core.c). arm64: __phys_to_virt is
+# (paddr - PHYS_OFFSET) | PAGE_OFFSET (arch/arm64/include/asm/memory.h). i386: lowmem ends 896 MiB behind PAGE_OFFSET.
+RISCV = {"NUMBER(PAGE_OFFSET)": "0xff60000000000000", "NUMBER(phys_ram_base)": "0x80000000"}
+KERNELS = {
+    "ppc64": Layouts(21, 64, "BE", {}, lambda paddr: 0xC000 << 48 | paddr, ((0, 4 << 20), (0x10000000, 0x10010000))),
+    "ppc64le": Layouts(21, 64, "LE", {}, lambda paddr: 0xC000 << 48 | paddr, ((0, 4 << 20), (1 << 40, (1 << 40) + 0x20000))),
+    "riscv64": Layouts(
+        243,
+        64,
+        "LE",
+        RISCV,
+        lambda paddr: 0xFF60 << 48 | paddr - 0x80000000,
+        ((0x80000000, 0x80200000), (0x80400000, 0x80500000)),
+    ),
+    "arm64": Layouts(
+        183,
+        64,
+        "LE",
+        {"NUMBER(VA_BITS)": "48", "NUMBER(PHYS_OFFSET)": "0x40000000", "NUMBER(TCR_EL1_T1SZ)": "0x10"},
+        lambda paddr: 0xFFFF << 48 | paddr - 0x40000000,
+        ((0x40000000, 0x40200000), (0x48000000, 0x48010000)),
+    ),
+    "i386": Layouts(
+        3,
+        32,
+        "LE",
+        {},
+        lambda paddr: 0xC0000000 + paddr if paddr < 0x38000000 else None,
+        ((0x1000, 0x9F000), (0x37FFE000, 0x38000000), (0x38000000, 0x38003000)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_p_vaddr_is_what_the_kernel_of_a_machine_without_page_tables_here_has_by_its_own_formula(name: str) -> None:
+    kernel = KERNELS[name]
+    addresses = [at for low, high in kernel.ranges for at in range(low, min(high, low + 0x9000), 4096)]
+    frames = {at >> 12: bytes([at >> 12 & 255]) * 4096 for at in addresses}
+    machine = "i686" if name == "i386" else "x86_64"
+    written = File(pages=frames, bits=kernel.bits, data=kernel.data, machine=machine, compress="raw").tobytes()
+    memory = Kdump.open([BytesSource(written)]).memory()
+    own = vmcore.header(kernel.machine, kernel.bits, kernel.data)
+    image = vmcore.compose(own, memory.layout.runs, b"", linear(memory, own, Vmcoreinfo(kernel.known)))
+    composed = Elf.open(BytesSource(bytes(image.headers.pread(0, image.headers.size))))
+    starts = {low for low, _ in kernel.ranges}
+    told = {int(load["paddr"]): int(load["vaddr"]) for load in composed.loads}
+    assert told.keys() == starts
+    assert told == {paddr: paddr if (vaddr := kernel.vaddr(paddr)) is None else vaddr for paddr in starts}

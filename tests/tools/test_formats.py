@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -25,7 +24,6 @@ from farcore.runs import Kind
 from farcore.space import PhysicalSpace
 from tests.http1 import Connection
 from tests.live import Live, Serve
-from tests.realdumps import RealDumps
 from tests.requires import requires
 from tests.served import Said, listed
 
@@ -227,82 +225,3 @@ def test_makedumpfile_prints_the_same_log_and_filters_a_streamed_vmcore(
     first, second = (Kdump.open([opened(path)]).memory() for path in (stored.path("lzo-d31"), again))
     runs = [run for run in first.layout.runs.walk(0, first.size) if run.kind is Kind.DATA]
     assert all(second.pread(run.start, run.stop - run.start) == first.pread(run.start, run.stop - run.start) for run in runs)
-
-
-SESSION = "sys\nbt -a\nps\nlog\nkmem -i\nquit\n"
-
-
-def crash(program: Path, vmlinux: Path, path: Path) -> list[str]:
-    """What a session prints, but for what names the file."""
-    command = [str(program), "-s", str(vmlinux), str(path)]
-    done = subprocess.run(command, input=SESSION, capture_output=True, text=True, timeout=110, errors="replace")
-    assert done.returncode == 0, done.stdout[-2000:]
-    return [line for line in done.stdout.splitlines() if "DUMPFILE" not in line]
-
-
-class Real(NamedTuple):
-    """A real kernel's dump, filtered and compressed, and its streamed /vmcore."""
-
-    kdump: Path
-    vmcore: Path
-
-
-@pytest.fixture(scope="module")
-def real(real_dumps: RealDumps, serve_all_along: Serve, tmp_path_factory: pytest.TempPathFactory) -> Real:
-    folder = tmp_path_factory.mktemp("real")
-    made, streamed = folder / "served" / "real.kdump", folder / "vmcore"
-    made.parent.mkdir()
-    make(real_dumps("kdump"), made, ["-l", "-d", "31", "FILE"])
-    live = serve_all_along(made.parent, "--host-arch", "x86_64", "--rescan", "3600")
-    with Connection(live.url, timeout=60) as server:
-        streamed.write_bytes(server.get(listed(server)["real.kdump"]["links"]["vmcore"]).body)
-    return Real(made, streamed)
-
-
-@pytest.mark.parametrize("program", ["crash", "crash-later"])
-def test_crash_prints_the_same_of_the_streamed_vmcore_as_of_the_stored_dump(
-    real_dumps: RealDumps, real: Real, program: str
-) -> None:
-    said = crash(real_dumps(program), real_dumps("vmlinux"), real.vmcore)
-    assert said == crash(real_dumps(program), real_dumps("vmlinux"), real.kdump)
-    assert any("sysrq_handle_crash" in line for line in said)
-
-
-TOUR = """
-from drgn.helpers.linux import for_each_task, get_dmesg
-print(prog["init_uts_ns"].name.release.string_().decode())
-for task in for_each_task(prog):
-    print(task.pid.value_(), task.comm.string_().decode())
-print(prog.crashed_thread().stack_trace())
-print(get_dmesg(prog).decode())
-"""
-
-
-def test_drgn_prints_the_same_of_the_streamed_vmcore_as_of_the_dump_it_was_made_from(
-    real_dumps: RealDumps, real: Real, tmp_path: Path
-) -> None:
-    tour = tmp_path / "tour.py"
-    tour.write_text(TOUR)
-    said = [
-        subprocess.run(
-            [real_dumps("drgn"), "-q", "-c", path, "-s", real_dumps("vmlinux"), tour],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for path in (real.vmcore, real_dumps("kdump"))
-    ]
-    assert said[0] == said[1]
-    assert "sysrq_handle_crash" in said[0]
-
-
-@requires("gdb")
-def test_gdb_finds_the_kernels_banner_at_its_virtual_address(real_dumps: RealDumps, real: Real) -> None:
-    offset = re.search(rb"KERNELOFFSET=([0-9a-f]+)", real.vmcore.read_bytes()[: 1 << 20])
-    assert offset is not None
-    commands = [f"symbol-file -o 0x{offset[1].decode()} {real_dumps('vmlinux')}", f"core-file {real.vmcore}"]
-    commands += ["p linux_banner", "info threads", "p init_uts_ns.name.release"]
-    options = [word for command in commands for word in ("-ex", command)]
-    done = subprocess.run(["gdb", "-nx", "-batch", *options], capture_output=True, text=True)
-    assert re.search(r'\$1 = .*"Linux version 6\.1', done.stdout), done.stdout + done.stderr
-    assert re.search(r'\$2 = "6\.1', done.stdout)
