@@ -27,7 +27,7 @@ PN_XNUM: Final = 0xFFFF
 EHDR_SIZE: Final[dict[int, int]] = {32: 52, 64: 64}
 PHDR_SIZE: Final[dict[int, int]] = {32: 32, 64: 56}
 
-# The count is the file's own word: four times the most ever seen (66,127), 15 MB read, and no harm from a lie.
+# The count is the file's own word: four times the most that QEMU was seen to write (66,127), 15 MB read, no harm from a lie.
 MAX_PHNUM: Final = 1 << 18
 # Of a core in more of them, which farcore itself composes: where the kernel's image is mapped comes first. 900 KB.
 FEW: Final = 1 << 14
@@ -188,7 +188,10 @@ class Elf:
             )
         count = _count(source, header)
         if count > MAX_PHNUM and few is None:
-            raise BadDumpError(f"{count:,} program headers are more than the {MAX_PHNUM:,} that are read", term="phnum")
+            raise BadDumpError(
+                f"{count:,} program headers are more than the {MAX_PHNUM:,} that are read: serve the compressed dump instead",
+                term="phnum",
+            )
         if header.phoff + count * size > source.size:
             raise BadDumpError(
                 f"{count:,} program headers at byte {header.phoff:,} do not fit a file of {source.size:,} bytes", term="phnum"

@@ -27,19 +27,25 @@ class FileSource(Source):
     def pread(self, offset: int, length: int) -> memoryview:
         """Exactly ``length`` bytes; SourceChangedError where the file has become shorter, FaultError (unreadable) on EIO."""
         demand(self, offset, length)
-        content = bytearray(length)
-        rest = memoryview(content)
-        while rest:
-            position = offset + length - len(rest)
-            try:
-                got = os.preadv(self.fd, [rest], position)
-            except OSError as error:
-                self.fails(position)
-                raise FaultError(address=position, length=len(rest), space="stored", kind="unreadable") from error
-            if got == 0:
-                raise SourceChangedError(f"the file ends at byte {position:,}; it had {self.size:,} bytes when it was opened")
-            rest = rest[got:]
-        return memoryview(content).toreadonly()
+        found = self._some(offset, length)
+        if len(found) < length:  # a signal, or more than 2 GiB
+            parts, at = [found], offset + len(found)
+            while at < offset + length:
+                parts.append(self._some(at, offset + length - at))
+                at += len(parts[-1])
+            found = b"".join(parts)
+        return memoryview(found)
+
+    def _some(self, offset: int, length: int) -> bytes:
+        """At least one byte, if any are asked for."""
+        try:
+            found = os.pread(self.fd, length, offset)
+        except OSError as error:
+            self.fails(offset)
+            raise FaultError(address=offset, length=length, space="stored", kind="unreadable") from error
+        if length and not found:
+            raise SourceChangedError(f"the file ends at byte {offset:,}; it had {self.size:,} bytes when it was opened")
+        return found
 
     def fails(self, offset: int) -> None:
         """Remember that the storage could not be read there."""

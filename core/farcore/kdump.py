@@ -26,6 +26,8 @@ from farcore.space import Space
 
 # Pages that are read and decompressed in one go: 1 MiB of 4 KiB pages.
 BATCH: Final = 256
+# Descriptors that are kept together.
+_ROWS: Final = 170
 # Pages of a read that are kept in the cache.
 KEPT: Final = 16
 # Stored pages no further apart than this are read as one: a read costs as much as copying that many bytes.
@@ -72,6 +74,8 @@ class Kdump(Source):
     def pread(self, offset: int, length: int) -> memoryview:
         """Exactly ``length`` bytes at ``offset`` of the dumped pages."""
         demand(self, offset, length)
+        if not length:
+            return memoryview(b"")
         rank, lead = divmod(offset, self.block)
         if lead + length <= self.block:
             return memoryview(self._page(rank))[lead : lead + length].toreadonly()
@@ -87,7 +91,7 @@ class Kdump(Source):
             return held
         part = self._part(rank)
         try:
-            offset, size, flags = ONE_ROW[part.header.data].unpack(part.below.pread(part.descriptor_at(rank), ROW_SIZE))
+            offset, size, flags = self._row(part, rank)
             if not offset or size > self.block:  # of offset 0: makedumpfile got no further
                 raise self._unreadable(rank)
             stored = bytes(part.below.pread(offset, size))
@@ -99,6 +103,22 @@ class Kdump(Source):
             raise self._unreadable(rank)
         self._cache.put((self._number, rank), found)
         return found
+
+    def _row(self, part: Part, rank: int) -> _Row:
+        """The descriptor of one frame: of a page's worth of them, which are kept, for few pages lead to all that is read."""
+        nth = (rank - part.rank) % _ROWS
+        key = (self._number, nth - rank - 1)  # no rank is negative
+        rows = self._cache.get(key)
+        if rows is None:
+            at = part.descriptor_at(rank - nth)
+            try:
+                rows = bytes(part.below.pread(at, max((nth + 1) * ROW_SIZE, min(_ROWS * ROW_SIZE, part.below.size - at))))
+            except FaultError:  # the storage failed, perhaps at another's
+                rows, nth = bytes(part.below.pread(part.descriptor_at(rank), ROW_SIZE)), 0
+            else:
+                self._cache.put(key, rows)
+        row: _Row = ONE_ROW[part.header.data].unpack_from(rows, nth * ROW_SIZE)
+        return row
 
     def _part(self, rank: int) -> Part:
         return self.parts[bisect_right(self._ranks, rank) - 1]

@@ -81,12 +81,16 @@ def test_storage_that_fails_is_an_error_and_never_another_answer(sample: Callabl
     true = linear(kdump, own, known)
     assert len(true) == 2
     reads = len(disk.asked)
+    failed = []
     for nth in {*range(1, reads, max(1, reads // 8)), reads}:
         disk.asked.clear()
         disk.calls = {nth: "unreadable"}
-        with pytest.raises(FaultError) as caught:
-            linear(kdump, own, known)
-        assert (caught.value.space, caught.value.kind) == ("stored", "unreadable")
+        try:
+            # Descriptors are asked for once more, without their neighbours.
+            assert linear(kdump, own, known) == true
+        except FaultError as error:
+            failed.append((error.space, error.kind))
+    assert set(failed) == {("stored", "unreadable")}
     disk.calls = {}
     assert linear(kdump, own, known) == true
 
