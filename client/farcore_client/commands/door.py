@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import click
 
@@ -38,6 +40,7 @@ def _listen(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
 @click.command(epilog="\b\nExample: farcore door gdb http://127.0.0.1:8787/v1/dumps/vmcore-1a2b3c4d")
 @click.argument("tool", metavar="crash|gdb", type=click.Choice(["crash", "gdb"]))
 @click.argument("url", metavar="DUMPURL")
+@click.argument("symbols", metavar="[VMLINUX]", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--listen",
     "place",
@@ -48,31 +51,40 @@ def _listen(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str
 )
 @with_cache
 @with_credentials
-def command(tool: str, url: str, place: tuple[str, int], cache: CacheDir | None, credentials: Credentials) -> None:
+def command(
+    tool: str, url: str, symbols: Path | None, place: tuple[str, int], cache: CacheDir | None, credentials: Credentials
+) -> None:
     """Open a door to a dump, for a tool that is started by hand, until Ctrl-C.
 
-    It speaks gdb's remote protocol or crash's, and prints what is to be typed.
+    It speaks gdb's remote protocol or crash's, and prints what is to be typed. With the VMLINUX the door knows where each CPU
+    stopped (crash; without one it is looked for in /usr/lib/debug), and which panicked (gdb).
     """
     with connect(DumpUrl.parse(url), credentials, cache=cache) as dump:
-        (_serve_crash if tool == "crash" else _serve_gdb)(dump.target(), *place)
+        (_serve_crash if tool == "crash" else _serve_gdb)(dump.target(), symbols, *place)
 
 
-def _serve_crash(target: Target, host: str, port: int) -> None:
+def _serve_crash(target: Target, given: Path | None, host: str, port: int) -> None:
+    # A dump that no crash reads is refused before a vmlinux is looked for.
+    crashes = CrashDoor(target, stops.of(target, None), notice)
     try:
-        symbols = vmlinux.find(target.vmcoreinfo, None)
+        found = vmlinux.find(target.vmcoreinfo, given)
     except VmlinuxError as error:
-        symbols = None
+        if given is not None:
+            raise
+        found = None
         notice(f"{error}; until then backtraces of running tasks begin where NT_PRSTATUS says")
-    crashes = CrashDoor(target, stops.of(target, symbols), notice)
+    crashes.stop = stops.of(target, found)
 
     def lines(place: str) -> list[str]:
-        return [f"crash {shlex.join(crash_launch.remote(target, place, str(symbols or 'VMLINUX')))}"]
+        return [f"crash {shlex.join(crash_launch.remote(target, place, str(found or 'VMLINUX')))}"]
 
     _serve(crashes.listener, host, port, lines)
 
 
-def _serve_gdb(target: Target, host: str, port: int) -> None:
-    _serve(GdbDoor(target, notice).listener, host, port, partial(launch.setup, target))
+def _serve_gdb(target: Target, given: Path | None, host: str, port: int) -> None:
+    found = vmlinux.find(target.vmcoreinfo, given).resolve() if given else None
+    lines = partial(launch.setup, target, vmlinux=f'"{found}"' if found else "VMLINUX")
+    _serve(GdbDoor(target, notice, found).listener, host, port, lines)
 
 
 def _serve(listener: Listener, host: str, port: int, lines: Callable[[str], list[str]]) -> None:
@@ -94,4 +106,5 @@ def _as_setting(host: str, port: int) -> Iterator[None]:
     except FarcoreError:
         raise
     except OSError as error:
-        raise SettingsError(f"--listen {host}:{port}: {error.strerror or error}; give another address or port") from error
+        why = (error.strerror or str(error)).partition(" (while ")[0]  # where Python says the address once more
+        raise SettingsError(f"--listen {host}:{port}: {why}; give another address or port") from error

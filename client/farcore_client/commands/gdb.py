@@ -37,7 +37,7 @@ LOOPBACK: Final = "127.0.0.1"
 def command(url: str, symbols: Path | None, cache: CacheDir | None, credentials: Credentials) -> int:
     """Debug a dump with gdb: CPUs are threads, the panicking one first, and addresses the kernel's own.
 
-    Without VMLINUX it is looked for in /usr/lib/debug, then asked of debuginfod.
+    Without VMLINUX it is looked for in /usr/lib/debug, then asked of debuginfod. The exit status is gdb's.
     """
     options = passed_on()
     with tidily(), connect(DumpUrl.parse(url), credentials, cache=cache) as dump:
