@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,15 @@ def test_without_symbols_it_is_what_the_notes_say() -> None:
 def test_a_stack_that_is_not_in_the_dump_is_no_error() -> None:
     over = target({}, rsp=0xFFFF999900000010)
     assert Stops(over, memory.of(over), LANDMARKS)(0) == Stop(OTHER + 4, 0xFFFF999900000010)
+
+
+@pytest.mark.parametrize("hot", [[STACK + 0x4000, 0], [0xFC00000000000000, STACK + 0x4000, 0]])
+def test_of_6_2_and_later_the_stack_is_found_behind_a_call_depth_or_without_one(hot: list[int]) -> None:
+    area = {0x40 + 16 + 8 * place: word for place, word in enumerate(hot)}
+    # The registers are those of somewhere else; STACK is where the CPU's variables are, too.
+    over = target({0: STACK, **area, 0x200: KEXEC + 9}, rsp=0xFFFF999900000010)
+    landmarks = replace(LANDMARKS, variables={"__per_cpu_offset": STACK, "pcpu_hot": 0x40})
+    assert Stops(over, memory.of(over), landmarks)(0) == Stop(KEXEC + 9, STACK + 0x200)
 
 
 def test_a_cpu_that_is_not_in_the_dump_has_no_place() -> None:
