@@ -15,8 +15,6 @@ from enum import IntEnum
 from functools import cache
 from typing import Any, Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from farcore.errors import FrameError
@@ -41,8 +39,6 @@ _KIND_BITS: Final = 4
 _WINDOW_LOG: Final = MAX_RAW.bit_length() - 1
 _NOTHING: Final = memoryview(b"")
 
-U64 = npt.NDArray[np.uint64]
-
 
 class Found(IntEnum):
     """What a stretch of the answer is: the four of runs.Kind, what the storage failed to read, and what stood in it before."""
@@ -53,6 +49,12 @@ class Found(IntEnum):
     ABSENT = 3
     UNREADABLE = 4
     SAME = 5
+
+
+# By name each would be looked up in the class of an enumeration, which is slow; a word's kind is its lowest bits.
+_FOUND: Final = tuple(Found)
+_DATA, _UNREADABLE, _SAME = Found.DATA.value, Found.UNREADABLE.value, Found.SAME.value
+_KIND: Final = (1 << _KIND_BITS) - 1
 
 
 class Entry(NamedTuple):
@@ -222,61 +224,49 @@ class Decoder:
         _, codec, _, runs, _, raw, _ = _FRAME.unpack_from(self._head)
         body = memoryview(self._buffer).toreadonly()
         table, stored = body[: runs * _WORD], body[runs * _WORD :]
-        kinds, lengths, sources = self._runs(table, raw)
+        entries = self._entries(table, raw)
         content = memoryview(_expanded(stored, raw)) if codec == _ZSTD else stored
         self._verify(table, content)
         at, used = self._at, 0
-        self._at += sum(lengths)
+        self._at += sum(length for _, length, _ in entries)
         self._frames += 1
         self._step = self._read_head
         self._expect(_FRAME.size + _CHECKSUM.size)
-        for kind, length, source in zip(kinds, lengths, sources, strict=True):
-            held = length if kind == Found.DATA else 0
-            yield Piece(at, length, Found(kind), content[used : used + held] if held else _NOTHING, source)
+        for kind, length, source in entries:
+            held = length if kind == _DATA else 0
+            yield Piece(at, length, _FOUND[kind], content[used : used + held] if held else _NOTHING, source)
             at, used = at + length, used + held
 
-    def _runs(self, table: memoryview, raw: int) -> tuple[list[int], list[int], list[int]]:
-        words, sources = _parted(np.frombuffer(table, "<u8")) if self._repeats else (np.frombuffer(table, "<u8"), None)
-        kinds, lengths = (words & np.uint64(15)).astype(np.uint8), words >> np.uint64(_KIND_BITS)
-        # Each length by itself first: then their sum cannot wrap.
-        if (
-            kinds.max() > (Found.SAME if self._repeats else Found.UNREADABLE)
-            or lengths.min() == 0
-            or int(lengths.max()) > self._total
-        ):
-            raise FrameError("a frame's table has a kind or a length that cannot be")
-        data = int(lengths[kinds == Found.DATA].sum())
-        if data != raw or self._at + sum(lengths.tolist()) > self._total:
+    def _entries(self, table: memoryview, raw: int) -> list[tuple[int, int, int]]:
+        """Kind, length and source of each; no array: most tables have two entries."""
+        words = iter(struct.unpack(f"<{len(table) // _WORD}Q", table))
+        entries: list[tuple[int, int, int]] = []
+        at, data, most, source = self._at, 0, _SAME if self._repeats else _UNREADABLE, 0
+        for word in words:
+            kind, length = word & _KIND, word >> _KIND_BITS
+            if kind > most or length == 0 or length > self._total:
+                raise FrameError("a frame's table has a kind or a length that cannot be")
+            if kind == _DATA:
+                data += length
+            elif kind == _SAME:
+                source = self._before(next(words, None), length, at)
+            entries.append((kind, length, source))
+            at, source = at + length, 0
+        if data != raw or at > self._total:
             raise FrameError(f"a frame's table does not fit its {raw:,} bytes of data and what is left of the answer")
-        if sources is None:
-            return kinds.tolist(), lengths.tolist(), [0] * len(kinds)
-        self._demand_before(kinds, lengths, sources)
-        return kinds.tolist(), lengths.tolist(), sources.tolist()
+        return entries
 
-    def _demand_before(self, kinds: npt.NDArray[np.uint8], lengths: U64, sources: U64) -> None:
-        """What came before must have come: the whole of it before the entry that names it."""
-        starts = np.cumsum(lengths) - lengths + np.uint64(self._at)
-        same = kinds == Found.SAME
-        # Each by itself first: then their sum cannot wrap.
-        if (sources[same] > starts[same]).any() or (sources[same] + lengths[same] > starts[same]).any():
+    def _before(self, source: int | None, length: int, at: int) -> int:
+        """The source of an entry at ``at``: the whole of it must have come."""
+        if source is None:
+            raise FrameError("a frame's table ends within an entry")
+        if source + length > at:
             raise FrameError("a frame names bytes that have not come yet as those that came before")
+        return source
 
     def _verify(self, *parts: memoryview) -> None:
         if self._head[_FRAME.size :] != _checksum(self._head[: _FRAME.size], *parts):
             raise FrameError(f"the frame for byte {self._at:,} was damaged on its way: its checksum differs; ask for it again")
-
-
-def _parted(words: U64) -> tuple[U64, U64]:
-    """A table's entries, and the source of each (0 unless it is SAME): the word behind it."""
-    rows: list[tuple[int, int]] = []
-    rest = iter(words.tolist())
-    for word in rest:
-        source = next(rest, None) if word & 15 == Found.SAME else 0
-        if source is None:
-            raise FrameError("a frame's table ends within an entry")
-        rows.append((word, source))
-    both = np.array(rows, np.uint64)
-    return both[:, 0], both[:, 1]
 
 
 def _expanded(stored: memoryview, raw: int) -> bytes:

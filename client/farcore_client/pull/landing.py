@@ -14,6 +14,9 @@ from farcore.source import Extent
 from farcore_client.pull.chunks import PAGE, Work
 from farcore_client.pull.partfile import PartFile
 
+# By name each would be looked up in the class of an enumeration, which is slow.
+_DATA, _ZERO, _SAME, _UNREADABLE = Found.DATA, Found.ZERO, Found.SAME, Found.UNREADABLE
+
 
 @dataclass(slots=True)
 class Tally:
@@ -60,15 +63,15 @@ class Landing:
         tally = self.tally
         for begin, length, kind, content, source in pieces:
             at = self.base + begin
-            if kind is Found.DATA:
+            if kind is _DATA:
                 self._write(at, content)
                 tally.data += length
-            elif kind is Found.ZERO:
+            elif kind is _ZERO:
                 tally.zero += length
-            elif kind is Found.SAME:
+            elif kind is _SAME:
                 self._repeat(at, length, self.base + source)
                 tally.repeated += length
-            elif kind is Found.UNREADABLE:
+            elif kind is _UNREADABLE:
                 position = next(self.work.places(at, length)).offset
                 raise FaultError(address=position, length=length, space=self._space, kind="unreadable")
             else:

@@ -87,10 +87,12 @@ class PartFile:
 
     def write(self, content: memoryview, position: int) -> None:
         """All of ``content`` at ``position``."""
-        while content:
-            with _sentence(_part(self.final)):
+        try:
+            while content:
                 written = os.pwrite(self._fd, content, position)
-            content, position = content[written:], position + written
+                content, position = content[written:], position + written
+        except OSError as error:
+            raise _said(error, _part(self.final)) from error
 
     def copy(self, source: int, length: int, position: int) -> None:
         """``length`` bytes that have been written at ``source``, once more at ``position``."""
@@ -204,8 +206,10 @@ def _sentence(path: Path) -> Iterator[None]:
     except OutputError:
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise OutputError(
-                f"{path} cannot grow ({error.strerror}): make room, then run the same command: it goes on from here"
-            ) from error
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+        raise _said(error, path) from error
+
+
+def _said(error: OSError, path: Path) -> OutputError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return OutputError(f"{path} cannot grow ({error.strerror}): make room, then run the same command: it goes on from here")
+    return OutputError(f"{path} cannot be written: {error.strerror}")
