@@ -6,7 +6,6 @@ takes longer to import than many a dump to come, is not needed. As with Session,
 
 from __future__ import annotations
 
-import json
 import select
 import socket
 import sys
@@ -22,7 +21,7 @@ from farcore.errors import FarcoreError, SettingsError
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import ServerUrl
 from farcore_client.errors import ProtocolError, UnreachableError
-from farcore_client.refusal import MAX_PROBLEM, demand_idle, refusal
+from farcore_client.refusal import MAX_PROBLEM, demand_idle, members, redirected, refusal
 from farcore_client.unreachable import hung_up, late, not_http, tls, unconnected
 
 if TYPE_CHECKING:
@@ -56,10 +55,7 @@ class Line:
             answer = self._connection.getresponse()
             demand_idle(answer.status, fields_of(answer), self.server)
             if 300 <= answer.status < 400:
-                to = answer.headers.get("Location", "nowhere")[:200]
-                raise ProtocolError(
-                    f"{self.server} sends you on to {to}: farcore follows nobody; name that URL if you trust it"
-                )
+                raise redirected(fields_of(answer), self.server)
             if answer.status >= 400:
                 said = answer.headers.get("Content-Type", "")
                 raise refusal(
@@ -97,14 +93,7 @@ class Line:
 
     def json(self, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
         """The answer to GET, as it came."""
-        body = self.read(self.ask("GET", path, {"Accept": "application/json", **headers}), MAX_JSON)
-        try:
-            found = json.loads(body)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise ProtocolError(f"{self.server}{path} is not the JSON of a farcored; check the URL")
-        return found
+        return members(self.read(self.ask("GET", path, {"Accept": "application/json", **headers}), MAX_JSON), self.server, path)
 
     def round_trip(self) -> float:
         """The kernel's shortest, in seconds."""

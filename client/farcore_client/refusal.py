@@ -1,4 +1,4 @@
-"""Refusal: an answer of 4xx or 5xx as an error of ours, whose sentence says what to do next. Pure.
+"""Refusal: an answer that is not what was asked for as an error of ours, whose sentence says what to do next. Pure.
 
 farcored says application/problem+json (RFC 9457). Of what anybody else says only the status is shown.
 """
@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from farcore.errors import FarcoreError, FaultError, FaultKind, SourceChangedError, Space
 from farcore_client.dumpurl import ServerUrl
@@ -90,6 +90,23 @@ def _status(status: int) -> str:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         return str(status)
+
+
+def redirected(headers: Mapping[str, str], server: ServerUrl) -> ProtocolError:
+    """The error that an answer of 3xx is."""
+    to = headers.get("Location", "nowhere")[:200]
+    return ProtocolError(f"{server} sends you on to {to}: farcore follows nobody; name that URL if you trust it")
+
+
+def members(body: bytes, server: ServerUrl, path: str) -> dict[str, Any]:
+    """What an answer of JSON says; ProtocolError for one that is no object."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ProtocolError(f"{server}{path} is not the JSON of a farcored; check the URL")
+    return found
 
 
 def demand_idle(status: int, headers: Mapping[str, str], server: ServerUrl) -> None:

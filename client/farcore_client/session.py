@@ -26,7 +26,7 @@ from farcore_client.dumpurl import DumpUrl, ServerUrl
 from farcore_client.errors import CutError, ProtocolError
 from farcore_client.memorymap import MapReader, MapRun
 from farcore_client.partial import Resource
-from farcore_client.refusal import MAX_PROBLEM, demand_idle, refusal
+from farcore_client.refusal import MAX_PROBLEM, demand_idle, members, redirected, refusal
 from farcore_client.translation import translated
 
 Sink = Callable[[bytes], object]
@@ -186,19 +186,11 @@ class Session:
     async def _json(self, path: str, headers: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
         async with self._answer("GET", path, {"Accept": "application/json", **headers}) as answer:
             await self._demand_success(answer)
-            body = await self._body(answer, MAX_JSON)
-        try:
-            found = json.loads(body)
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise ProtocolError(f"{self.server}{path} is not the JSON of a farcored; check the URL")
-        return found
+            return members(await self._body(answer, MAX_JSON), self.server, path)
 
     async def _demand_success(self, answer: aiohttp.ClientResponse, space: Space | None = None, length: int = 0) -> None:
         if 300 <= answer.status < 400:
-            to = answer.headers.get("Location", "nowhere")[:200]
-            raise ProtocolError(f"{self.server} sends you on to {to}: farcore follows nobody; name that URL if you trust it")
+            raise redirected(answer.headers, self.server)
         if answer.status >= 400:
             said = answer.headers.get("Content-Type", "")
             body = await self._body(answer, MAX_PROBLEM)

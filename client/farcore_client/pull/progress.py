@@ -9,12 +9,14 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from farcore.errors import FarcoreError
+from farcore_client.notice import notice
 from farcore_client.output import say
 from farcore_client.printable import printable, readable
 from farcore_client.pull.landing import Tally
 
 # Seconds between two lines of JSON that say how far it is.
 _OFTEN: Final = 1.0
+_INSTEAD: Final = "no batches of pages here ({}): what is left comes in plain ranges, with its zeros, checked by TCP alone"
 
 
 class Quiet:
@@ -34,6 +36,10 @@ class Quiet:
 
     def retry(self, error: FarcoreError, pause: float) -> None:
         """An error that may pass."""
+
+    def instead(self, error: FarcoreError) -> None:
+        """There are no batches of pages, for this reason: what is left comes in plain ranges."""
+        notice(_INSTEAD.format(error))
 
     def done(self, **facts: Any) -> None:
         """The file has its name."""
@@ -59,6 +65,10 @@ class Lines(Quiet):
     def retry(self, error: FarcoreError, pause: float) -> None:
         """{"event": "retry", ...}."""
         _line("retry", error=printable(str(error)), seconds=pause)
+
+    def instead(self, error: FarcoreError) -> None:
+        """{"event": "instead", ...}."""
+        _line("instead", error=printable(str(error)), path="ranges")
 
     def done(self, **facts: Any) -> None:
         """{"event": "done", ...}."""
@@ -92,7 +102,15 @@ class Bar(Quiet):
 
     def retry(self, error: FarcoreError, pause: float) -> None:
         """A line of its own above the bar."""
-        self._shown.console.print(f"farcore: {printable(str(error))}; again in {pause:.0f} s", markup=False, highlight=False)
+        self._say(f"{error}; again in {pause:.0f} s")
+
+    def instead(self, error: FarcoreError) -> None:
+        """The same; the bar that was begun is the other's now."""
+        self._shown.remove_task(self._task)
+        self._say(_INSTEAD.format(error))
+
+    def _say(self, sentence: str) -> None:
+        self._shown.console.print(f"farcore: {printable(sentence)}", markup=False, highlight=False)
 
 
 def watcher(*, as_json: bool) -> Quiet:

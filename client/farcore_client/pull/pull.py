@@ -95,6 +95,7 @@ async def pull_dump(dump: DumpUrl, space: Space, request: Request, credentials: 
             # Something between here and farcored, or an older farcored, has no batches: what is there is gone on with.
             if isinstance(error, BusyError) or not _without_batches(error):
                 raise
+            watcher.instead(error)
             plain = Version(version.size, version.etag, "", ranged=True)
             async with _session(dump.server, credentials) as session:
                 await _pull_ranges(session, str(dump), path, path, plain, request, watcher)

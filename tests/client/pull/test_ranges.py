@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -120,9 +121,13 @@ def test_a_dump_whose_batches_are_kept_away_comes_in_ranges(farcore: Farcore, tm
 
     with hostile(proxy) as server:
         done = farcore("pull", f"{server.url}/v1/dumps/x", "-o", tmp_path / "copy")
-    assert (done.status, done.stderr) == (0, "")
+        events = farcore("pull", f"{server.url}/v1/dumps/x", "-o", tmp_path / "other", "--json").text.splitlines()
+    assert done.status == 0
+    assert re.fullmatch(r"farcore: no batches of pages here \(.*405.*\): what is left comes in plain ranges.*\n", done.stderr)
     assert "over ranges" in done.text
     assert (tmp_path / "copy").read_bytes() == CONTENT
+    said = [event["event"] for event in map(json.loads, events)]
+    assert [each for each in said if each != "progress"] == ["start", "instead", "start", "done"]
 
 
 @pytest.mark.parametrize(
