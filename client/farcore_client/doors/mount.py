@@ -118,10 +118,13 @@ class Files:
 
 
 @contextmanager
-def mounted(remote: RemoteDump, directory: Path, log: Log = lambda sentence: None) -> Iterator[threading.Event]:
+def mounted(
+    remote: RemoteDump, directory: Path, log: Log = lambda sentence: None, *, read_ahead: int = READ_AHEAD
+) -> Iterator[threading.Event]:
     """The dump mounted on ``directory`` for the time of the body; MountError where that cannot be.
 
-    Gives an event that is set when somebody else has unmounted it (fusermount3 -u). ``log`` gets a sentence for each EIO.
+    ``read_ahead``: KiB that the kernel reads ahead of a reader in sequence, where root asks for it. Gives an event that is set
+    when somebody else has unmounted it (fusermount3 -u). ``log`` gets a sentence for each EIO.
     """
     fuse = _library()
     directory = _directory(directory)
@@ -161,7 +164,7 @@ def mounted(remote: RemoteDump, directory: Path, log: Log = lambda sentence: Non
     thread.start()
     try:
         _await(directory, ended, said)
-        _raise_read_ahead(directory)
+        _set_read_ahead(directory, read_ahead)
         yield ended
     finally:
         _unmount(directory, ended)
@@ -237,11 +240,11 @@ def _await(directory: Path, ended: threading.Event, said: list[BaseException]) -
     raise MountError(f"{directory} could not be mounted{why}: is it yours, and is fusermount3 (package fuse3) installed?")
 
 
-def _raise_read_ahead(directory: Path) -> None:
+def _set_read_ahead(directory: Path, kib: int) -> None:
     device = os.stat(directory).st_dev
-    # Only root may; without it reads in sequence come in pieces of 128 KiB.
+    # Only root may; without it they are 128.
     with suppress(OSError):
-        Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").write_text(f"{READ_AHEAD}\n")
+        Path(f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb").write_text(f"{kib}\n")
 
 
 def _unmount(directory: Path, ended: threading.Event) -> None:

@@ -21,6 +21,8 @@ from farcore_client.remote import RemoteDump, opened
 from farcore_client.target import Target
 
 LOOPBACK: Final = "127.0.0.1"
+# KiB that the kernel reads ahead of crash: what the kernel reads and crash does not is fetched, and learned, for nothing.
+READ_AHEAD: Final = 32
 
 
 def run(opening: Opening, symbols: Path | None, door: str | None, options: Sequence[str]) -> int:
@@ -62,7 +64,7 @@ def _name(dump: RemoteDump, target: Target) -> str | None:
 
 @contextmanager
 def _mounted(dump: RemoteDump, name: str) -> Iterator[Path]:
-    with TemporaryDirectory(prefix="farcore-") as folder, mounted(dump, Path(folder), notice):
+    with TemporaryDirectory(prefix="farcore-") as folder, mounted(dump, Path(folder), notice, read_ahead=READ_AHEAD):
         yield Path(folder, name)
 
 

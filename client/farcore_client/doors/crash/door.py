@@ -7,12 +7,14 @@ cache at once, and a hand-over between an event loop and a thread costs more tha
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 
 from farcore.errors import FarcoreError, FaultError, SourceChangedError
 from farcore.source import Source
 from farcore_client.doors import memory
+from farcore_client.doors.crash.quick import Quick
 from farcore_client.doors.crash.requests import Requests
 from farcore_client.doors.crash.session import Machine, Session, Stop, Wanted
 from farcore_client.doors.listener import Listener
@@ -22,6 +24,8 @@ from farcore_client.target import Target
 # crash for ARM64 stops on its own check of kimage_voffset; nobody has seen the others begin.
 PROVED: Final = "X86_64"
 _PIECE: Final = 1 << 12
+# Seconds: what takes longer came from the server.
+_AT_HAND: Final = 0.005
 
 
 class CrashDoor:
@@ -37,16 +41,31 @@ class CrashDoor:
         if why := refusal(target, machine):
             raise ProtocolError(f"{why}: `farcore crash --door fuse` or `farcore mount` shows it as a file")
         self.machine, self.target, self.stop, self.complain = machine, target, stop, complain
-        self.virtual = memory.of(target)
+        self.virtual, self.quick = memory.of(target), Quick(target.physical)
         self.listener = Listener(self._serve, complain)
         self._said = ""
 
     def _serve(self, client: socket.socket) -> None:
         session, requests = Session(self.machine, self.target.physical.size, self._stop), Requests()
         while not session.over and (received := client.recv(_PIECE)):
+            if (known := self.quick.answer(received)) is not None and requests.idle:
+                client.sendall(known)
+                continue
             for request in requests.feed(received):
                 answer = session.answer(request)
-                client.sendall(session.supply(self._memory(answer)) if isinstance(answer, Wanted) else answer)
+                if isinstance(answer, Wanted):
+                    self._supply(client, session, answer)
+                else:
+                    client.sendall(answer)
+
+    def _supply(self, client: socket.socket, session: Session, wanted: Wanted) -> None:
+        began = time.monotonic()
+        found = self._memory(wanted)
+        at_hand = time.monotonic() < began + _AT_HAND
+        client.sendall(session.supply(found))
+        # While crash looks at what it got; of a page that had to be fetched the rest may not have come.
+        if found is not None and at_hand and wanted.space == "physical":
+            self.quick.learn(wanted.address, wanted.length)
 
     def _memory(self, wanted: Wanted) -> memoryview | None:
         """The bytes, None where they cannot be had; SourceChangedError where they are another dump's."""

@@ -50,6 +50,11 @@ class Requests:
     def __init__(self) -> None:
         self._rest = b""
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of a request has come that is not whole."""
+        return not self._rest
+
     def feed(self, received: bytes) -> list[Request]:
         """The requests that are whole now; ProtocolError for one that never ends."""
         *whole, self._rest = (self._rest + received).split(b"\0")

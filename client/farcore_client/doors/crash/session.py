@@ -49,7 +49,7 @@ MACHINES: Final[Mapping[tuple[int, int], str]] = {
 MAX_READ: Final = 1 << 20
 # The name of the other end; crash keeps nine characters. With one it asks for registers, without it looks for them itself.
 _NAME: Final = "farcore"
-_MEMORY, _VIRTUAL = 5, 6
+MEMORY, _VIRTUAL = 5, 6
 _PAGE: Final = 4096
 
 Space = Literal["physical", "virtual"]
@@ -112,11 +112,11 @@ class Session:
         return answers.no_memory(errno.EIO) if content is None else answers.memory(content)
 
     def _read(self, read: Read) -> bytes | Wanted:
-        if read.descriptor not in (_MEMORY, _VIRTUAL):
+        if read.descriptor not in (MEMORY, _VIRTUAL):
             return answers.no_memory(errno.EBADF)
         if not 0 < read.length <= MAX_READ:
             return answers.no_memory(errno.EINVAL)
-        return Wanted("physical" if read.descriptor == _MEMORY else "virtual", read.address, read.length)
+        return Wanted("physical" if read.descriptor == MEMORY else "virtual", read.address, read.length)
 
     def _registers(self, asked: Registers) -> bytes:
         stop = self.stop(asked.cpu)
@@ -136,7 +136,7 @@ class Session:
         if name == "TYPE":
             return answers.said(name, rest, "DEVMEM")
         if name == "OPEN":
-            return answers.said(name, rest, _VIRTUAL if rest == "/dev/vmem" else _MEMORY, "O_RDONLY", self.size)
+            return answers.said(name, rest, _VIRTUAL if rest == "/dev/vmem" else MEMORY, "O_RDONLY", self.size)
         if name == "CLOSE":
             return answers.said(name, rest, "OK")
         self.over = name == "EXIT"
