@@ -139,7 +139,7 @@ class Lesson:
         """The link addresses that say where the CPUs' areas are; the page that has their offsets is on its way."""
         found = _symbols(self._symbols)
         if table := found.get(_PERCPU[0]):
-            paddr = table - START_KERNEL_MAP + (known.phys_base or 0)
+            paddr = table + (known.kernel_offset or 0) - START_KERNEL_MAP + (known.phys_base or 0)
             if paddr >= 0:
                 self._bring([Extent(paddr & -PAGE, PAGE)])
         return found

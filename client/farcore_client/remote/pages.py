@@ -261,8 +261,8 @@ class Pages:
 
     def _ahead(self, space: Space, extents: Sequence[Extent], *, missed: bool) -> list[int]:
         """The pages that read-ahead wants, which are neither here nor on their way."""
-        # A batch is somebody's plan: what it leaves out was left out on purpose.
-        if len(extents) != 1 or extents[0].length == 0:
+        # A batch is somebody's plan: what it leaves out was left out on purpose; and who reads aside knows what it wants.
+        if len(extents) != 1 or extents[0].length == 0 or getattr(self._aside, "on", False):
             return []
         ((offset, length),) = extents
         link, size = self.carrier.link, self.sizes[space]
