@@ -77,7 +77,8 @@ class Pages:
         return [list(run) for run in zip(self.number[heads].tolist(), counts.tolist(), self.seen[heads].tolist(), strict=True)]
 
 
-_NONE: Final = Pages.of([])
+# Not Pages.of([]): np.unique imports numpy.ma, and this is made while a command starts.
+_NONE: Final = Pages(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
 
 
 @dataclass(frozen=True, slots=True)
