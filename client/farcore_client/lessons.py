@@ -100,6 +100,7 @@ class Lesson:
             regions = Regions.of(self.target.physical, self.target.elf.header, known)
             if regions is None:
                 return
+            self.remote.scattered(self.space, self._at(warmup.text(regions, known)))
             self.naming = Naming.of(regions, self.target.physical, located.result().get)
             brought = self._brought(self.naming, asked)
             if not self._enough:
@@ -131,9 +132,11 @@ class Lesson:
         return self._bring(extents)
 
     def _bring(self, extents: list[Extent]) -> Future[None]:
-        if self.space == "vmcore":
-            extents = through(self.target.elf, self.target.vmcore.size, extents)
-        return self.remote.prefetch(self.space, extents)
+        return self.remote.prefetch(self.space, self._at(extents))
+
+    def _at(self, extents: list[Extent]) -> list[Extent]:
+        """Where these physical extents are in the space that is read."""
+        return through(self.target.elf, self.target.vmcore.size, extents) if self.space == "vmcore" else extents
 
     def _located(self, known: Vmcoreinfo) -> dict[str, int]:
         """The link addresses that say where the CPUs' areas are; the page that has their offsets is on its way."""

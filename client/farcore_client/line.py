@@ -69,9 +69,14 @@ class Line:
             self._connection.connect()
 
     def leave(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
-        """Say something, and end the line without waiting for an answer."""
+        """Say something last, for whose answer nobody waits: ``part`` is to follow."""
         with _sentence(self.server):
             self._send(method, path, headers, body)
+
+    def part(self, seconds: float) -> None:
+        """End the line once an answer comes, at the latest after so long: a server may drop what ends together with its words."""
+        if self._connection.sock is not None:
+            _readable(self._connection.sock, seconds)
         self.close()
 
     def _send(self, method: str, path: str, headers: Mapping[str, str], body: bytes | None) -> None:
@@ -181,10 +186,11 @@ def fields_of(answer: HTTPResponse) -> Mapping[str, str]:
     return cast(Mapping[str, str], answer.headers)
 
 
-def _readable(found: socket.socket) -> bool:
+def _readable(found: socket.socket, seconds: float = 0) -> bool:
+    """Whether something comes within so long."""
     waiting = select.poll()
     waiting.register(found, select.POLLIN)
-    return bool(waiting.poll(0))
+    return bool(waiting.poll(seconds * 1000))
 
 
 @contextmanager

@@ -86,15 +86,28 @@ def constants(regions: Regions, known: Vmcoreinfo) -> list[Extent]:
     return _joined(Extent(paddr, 4096) for paddr in found if paddr is not None)
 
 
+def text(regions: Regions, known: Vmcoreinfo) -> list[Extent]:
+    """Where the kernel's text and .rodata lie: what is in front of image_data()."""
+    image = regions.within(regions.image, START_KERNEL_MAP + _IMAGE_SIZE)
+    data = _data(regions, known)
+    return [] if data is None else _cut(image[image["vaddr"] < data], MOST_DATA)
+
+
+def _data(regions: Regions, known: Vmcoreinfo) -> int | None:
+    """The address of the large page with the first symbol that is known to be in .data."""
+    named = (known.symbol(name) for name in _IN_DATA)
+    symbols = [address for address in named if address and address >= regions.image]
+    return min(symbols) // _LARGE * _LARGE if symbols else None
+
+
 def image_data(regions: Regions, target: Target) -> list[Extent]:
     """Where the kernel's .data and .bss lie: from the large page with the first symbol that is known to be there, to _end."""
     known = target.vmcoreinfo
     image = regions.within(regions.image, START_KERNEL_MAP + _IMAGE_SIZE)
-    named = (known.symbol(name) for name in _IN_DATA) if known else ()
-    symbols = [address for address in named if address and address >= regions.image]
-    if not symbols or not len(image):
+    data = _data(regions, known) if known else None
+    if data is None or not len(image):
         return []
-    found = _cut(image[image["vaddr"] >= min(symbols) // _LARGE * _LARGE], MOST_DATA)
+    found = _cut(image[image["vaddr"] >= data], MOST_DATA)
     # kexec describes the image by a PT_LOAD of its own, which ends at _end: what the last large page has behind it is others'.
     loads = target.elf.loads
     own = loads[(loads["vaddr"] >= regions.image) & (loads["vaddr"] < START_KERNEL_MAP + _IMAGE_SIZE)]

@@ -34,6 +34,8 @@ from farcore_client.remote.source import RemoteSource
 from farcore_client.target import Target
 
 CACHE_BYTES: Final = 256 << 20
+# Seconds that the end of a session may take longer for what it has told the server.
+_PARTING: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ class RemoteDump:
     def __init__(self, opening: Opening, found: Opened, cache: PageCache) -> None:
         self.url, self._lines = opening.url, opening.lines
         self.dump, self.etag = found.dump, found.etag
-        self._aside = opening.lines.take()
+        self._aside, self._told = opening.lines.take(), False
         pages = self._pages = Pages(cache, found.sizes)
         if whole := len(found.start) if len(found.start) == found.sizes["vmcore"] else len(found.start) & -PAGE:
             cache.put(key("vmcore", 0), memoryview(found.start)[:whole])
@@ -102,10 +104,19 @@ class RemoteDump:
 
         The future is done when they are here, or has the error; nobody need look at it.
         """
-        wanted = sorted(extents)
+        return self._pages.prefetch(*self._kept(space, sorted(extents)))
+
+    def scattered(self, space: Space, extents: Iterable[Extent]) -> None:
+        """Say that reads here are scattered, so that little is brought around each."""
+        space, extents = self._kept(space, list(extents))
+        keys = (range(key(space, start >> SHIFT), key(space, (start + size - 1) >> SHIFT) + 1) for start, size in extents)
+        self._pages.scattered = tuple(keys)
+
+    def _kept(self, space: Space, extents: list[Extent]) -> tuple[Space, list[Extent]]:
+        """The space under which these are cached, and where they are in it."""
         if space == "physical" and self._mapped:
-            space, wanted = "vmcore", through(self._elf, self.vmcore.size, wanted)
-        return self._pages.prefetch(space, wanted)
+            return "vmcore", through(self._elf, self.vmcore.size, extents)
+        return space, extents
 
     @property
     def counts(self) -> Counts:
@@ -151,6 +162,7 @@ class RemoteDump:
 
     def teach(self, build: str, profile: Profile, *, within: float) -> None:
         """Tell the server what this session read, and wait for no answer: nobody here needs one."""
+        self._told = True
         self._aside.patience(within)
         self._aside.leave("PUT", f"/v1/profiles/{build}", {"Content-Type": "application/json"}, profile.pack())
 
@@ -164,7 +176,7 @@ class RemoteDump:
         """End the connections; whoever waits in a read gets an error."""
         self._pages.end(UnreachableError(f"the connection to {self.url.server.place} was closed while this was read"))
         self._courier.close()
-        self._aside.close()
+        self._aside.part(_PARTING if self._told else 0)
         self._lines.close()
         if self._shelf is not None:
             self._shelf.close()

@@ -20,6 +20,10 @@ _UNKNOWN_NEAR: Final = 500e6
 _FILED: Final = 300e6
 # A body of less says nothing of the rate: one segment's worth comes at once.
 _TELLING: Final = 64 << 10
+# Round trips in which a connection gets up to the rate of a long line, unless it has carried so much: what comes sooner tells
+# how a connection starts, and not what the line carries.
+_STARTING: Final = 4
+_WHOLE: Final = 512 << 10
 # Where zstd's thread makes less than the link takes, pages go as they are.
 _FAST: Final = 150e6
 _SLOW: Final = 20e6
@@ -27,7 +31,7 @@ _SLOW: Final = 20e6
 _SLOW_AND_NEAR: Final = 8e6
 
 _LEAST_BLOCK: Final = 16 << 10
-_MOST_BLOCK: Final = 256 << 10
+_MOST_BLOCK: Final = 512 << 10
 _LEAST_WINDOW: Final = 4 << 20
 _MOST_WINDOW: Final = 8 << 20
 
@@ -42,7 +46,7 @@ class Link:
     def after(self, took: Transfer, *, packed: bool) -> Link:
         """The link as an answer shows it; ``packed``: zstd made its bytes, which may have been what took the time."""
         rtt = self._rtt(took.wait, took.rtt)
-        if took.size < _TELLING:
+        if took.size < _TELLING or (took.size < _WHOLE and rtt > 2 * _NEAR and took.seconds < _STARTING * rtt):
             return replace(self, rtt=rtt)
         # What waited in the socket's buffers comes in no time; and a young connection is slower than the link.
         sample = took.size / max(took.wait - rtt + took.seconds, 1e-4)
@@ -65,8 +69,11 @@ class Link:
 
     @cached_property
     def block(self) -> int:
-        """Bytes to bring around a single miss, a power of two: about what the link carries in half of a round trip."""
-        worth = min(self._rate, _FILED) * max(0.0, self.rtt - _NEAR) / 2
+        """Bytes to bring around a single miss, a power of two: about what the link carries in four round trips.
+
+        Over a far link they come beside the page that is waited for, and compressed to a quarter.
+        """
+        worth = min(self._rate, _FILED) * max(0.0, self.rtt - _NEAR) * 4
         power = 1 << round(math.log2(max(worth, 1)))
         return min(max(power, _LEAST_BLOCK), _MOST_BLOCK)
 

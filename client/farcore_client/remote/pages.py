@@ -31,6 +31,10 @@ MAX_REMEMBERED: Final = 1 << 20
 _READ_SHARE, _PREFETCH_SHARE = 4, 2
 # Pages ahead of a reader until it is one in sequence for sure: what is asked for page by page costs ten times the CPU.
 _IN_SEQUENCE: Final = 256
+# Bytes to bring around a miss in a scattered range.
+SCATTERED: Final = 64 << 10
+# Pages behind one that is missed that come with it, in its own answer.
+_WITH: Final = 3
 
 
 class Missed(NamedTuple):
@@ -99,6 +103,8 @@ class Pages:
         self._streams: dict[Space, Stream] = {}
         self._ended: FarcoreError | None = None
         self._aside = threading.local()
+        # Where neighbours of what is read are rarely read, and do not compress: a kernel's text.
+        self.scattered: tuple[range, ...] = ()
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -268,6 +274,8 @@ class Pages:
         link, size = self.carrier.link, self.sizes[space]
         most = max(min(link.window, self.cache.slots * PAGE // 8), PAGE) >> SHIFT
         block = min(link.block >> SHIFT, most)
+        if any(key(space, offset >> SHIFT) in keys for keys in self.scattered):
+            block = min(block, SCATTERED >> SHIFT)
         read = readahead.Pages(offset >> SHIFT, (offset + length + PAGE - 1) >> SHIFT)
         advice = readahead.advise(self._heads.get(space, ()), read, missed=missed, block=block, window=most)
         self._heads[space] = advice.heads
@@ -289,6 +297,11 @@ class Pages:
                 late.append(one)
             if waiting is not None:
                 others.append(waiting)
+        if asked and self.carrier.link.far:
+            # What is allocated together is read together; so few pages are no more packets than one.
+            soon = [one for one in ahead if one not in self._waiting and 0 < one - asked[-1] <= _WITH]
+            self._waiting.update((one, []) for one in soon)
+            asked += soon
         beside = [one for one in ahead if one not in self._waiting]
         self._waiting.update((one, []) for one in beside)
         if not self.carrier.link.far:

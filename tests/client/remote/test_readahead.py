@@ -81,10 +81,10 @@ def link(rtt: float, rate: float) -> Link:
         (link(30e-6, 2e9), 16 << 10, None),  # loopback
         (link(200e-6, 1.2e9), 16 << 10, None),  # 10 Gbit/s
         (link(300e-6, 12e6), 16 << 10, None),  # an old switch, or loopback of a machine that is busy
-        (link(40e-3, 12.5e6), 256 << 10, 3),
-        (link(40e-3, 125e6), 256 << 10, 1),
-        (link(5e-3, 12.5e6), 32 << 10, 3),
-        (link(0.6, 1e6), 256 << 10, 3),  # a satellite
+        (link(40e-3, 12.5e6), 512 << 10, 3),
+        (link(40e-3, 125e6), 512 << 10, 1),
+        (link(5e-3, 12.5e6), 256 << 10, 3),
+        (link(0.6, 1e6), 512 << 10, 3),  # a satellite
     ],
 )
 def test_blocks_and_compression_follow_the_link(way: Link, block: int, level: int | None) -> None:
