@@ -74,7 +74,7 @@ class Line:
             self._send(method, path, headers, body)
 
     def part(self, seconds: float) -> None:
-        """End the line once an answer comes, at the latest after so long: a server may drop what ends together with its words."""
+        """End the line once an answer comes, or after so long: a server may drop what ends together with its words."""
         if self._connection.sock is not None:
             _readable(self._connection.sock, seconds)
         self.close()
