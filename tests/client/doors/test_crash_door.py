@@ -115,7 +115,7 @@ def test_a_dump_that_changes_ends_every_session_with_a_sentence() -> None:
         assert asked(one, b"READ_LIVE 5 10000 2", 15)
         assert asked(other, b"NIL", 6)
         below.error = SourceChangedError("the dump is another by now")
-        assert asked(one, b"READ_LIVE 5 10000 2", 1) == b""
+        assert asked(one, b"READ_LIVE 5 11000 2", 1) == b""
         assert other.recv(1) == b""
         assert door.listener.changed.wait(WITHIN)
         with attached(port) as late:
