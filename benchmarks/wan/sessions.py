@@ -1,8 +1,9 @@
 """python -m benchmarks.wan.sessions DIR: sessions of crash and drgn over a long, narrow line, by farcore and by other ways.
 
-DIR is a folder of tests/vm/make-dumps (kdump, cross, vmlinux, crash). A row's seconds are those beyond a local session of
-the same round. No row has a page in a cache; "cold" ones meet a server that has learned nothing, "warm" ones one that has
-seen this session, "other boot" one that has seen it on another crash of the same kernel. Needs root, iproute2, cc and curl.
+DIR is a folder of tests/vm/make-dumps (kdump, cross, vmlinux, crash; and large, for --dump qemu-x86_64-panic-2g.elf). A row's
+seconds are those beyond a local session of the same round. No row has a page in a cache; "cold" ones meet a server that has
+learned nothing, "warm" ones one that has seen this session, "other boot" one that has seen it on another crash of the same
+kernel. Needs root, iproute2, cc and curl; rows whose programs are not installed are named and left out.
 """
 
 from __future__ import annotations
@@ -18,11 +19,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, Literal
 
 from benchmarks.wan import Wan, wan
+from benchmarks.wan.peers import PEERS, missing, sshd
+from benchmarks.wan.sparse import sparse
 
 # What an analyst asks first: "W1", of crash; "W2", of drgn.
 COMMANDS: Final = "sys\nbt -a\nps\nlog\nkmem -i\nquit\n"
@@ -39,6 +43,7 @@ for cpu in for_each_online_cpu(prog):
 print(get_dmesg(prog).decode())
 """
 PORT: Final = 8787
+_DIFFERS: Final = " (differs)"
 _BIN: Final = Path(sys.executable).parent
 # What is no word about the dump (docs/doors.md), and empty lines.
 _OWN: Final = re.compile(r"^\s*DUMPFILE: .*\n|^NOTE: setting .*\n|^crash: cannot read vmcoreinfo_data\n|^\n", re.MULTILINE)
@@ -51,12 +56,13 @@ Knows = Literal["", "nothing", "this", "another"]
 class Row:
     """A way to the dump: shell words, in which {url}, {dump}, {vmlinux}, {crash}, {script} and {tmp} are filled in.
 
-    ``knows``: which session the server has learned from before.
+    ``knows``: which session the server has learned from before. ``needs``: programs.
     """
 
     name: str
     command: str
     knows: Knows = ""
+    needs: tuple[str, ...] = ()
     seconds: list[float] = field(default_factory=list)
     received: list[int] = field(default_factory=list)
     requests: list[int] = field(default_factory=list)
@@ -74,6 +80,7 @@ TOOLS: Final[dict[str, tuple[tuple[str, str, Knows], ...]]] = {
         ("farcore crash, fuse, other boot", FUSE, "another"),
         ("farcore crash, remote, cold", REMOTE, "nothing"),
         ("farcore crash, remote, warm", REMOTE, "this"),
+        ("farcore crash, remote, other boot", REMOTE, "another"),
         ("farcore pull, then local", "farcore pull {url} -o {tmp}/vmcore >&2 && {crash} -s {vmlinux} {tmp}/vmcore", ""),
         ("curl, then local", "curl -sS {url}/stored -o {tmp}/vmcore && {crash} -s {vmlinux} {tmp}/vmcore", ""),
     ),
@@ -97,6 +104,7 @@ class Place:
     vmlinux: Path
     crash: Path
     state: Path
+    ssh: Path
 
     def words(self, row: Row, tmp: str, *, other: bool = False) -> list[str]:
         """The row's command, at the analyst's end of the line; on the other dump if so asked."""
@@ -106,6 +114,9 @@ class Place:
         filled = row.command.format(
             url=self.urls[dump.name],
             dump=dump,
+            folder=dump.parent,
+            name=dump.name,
+            ssh=self.ssh,
             vmlinux=self.vmlinux,
             crash=self.crash,
             bin=f"{self.crash.parent}:{_BIN}",
@@ -123,25 +134,42 @@ def main() -> int:
     parser.add_argument("--other", default="kdump-x86_64-via-i386.elf", help="another crash of the same kernel")
     parser.add_argument("--crash", default="crash-8.0.6/crash")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", action="append", metavar="GLOB", help="only rows of such names, and the local ones")
+    parser.add_argument("--sparse", type=int, metavar="GIB", help="the dumps have so many GiB of zeros more, as holes")
     parser.add_argument("--rtt", type=float, default=0.040)
     parser.add_argument("--mbit", type=float, default=100)
     given = parser.parse_args()
-    dumps: Path = given.dumps
-    dump, other, vmlinux = dumps / given.dump, dumps / given.other, dumps / "vmlinux-x86_64"
-    with (
-        TemporaryDirectory(prefix="farcore-state-") as state,
-        wan("crash", rtt=given.rtt, mbit=given.mbit) as line,
-        _served(line, state, dump, other) as urls,
-    ):
-        place = Place(line, urls, dump, other, vmlinux, dumps / given.crash, Path(state))
-        rows = {tool: [Row(*words) for words in ways] for tool, ways in TOOLS.items()}
-        _read(dump, other, vmlinux)
-        for _ in range(given.rounds):
-            for ways in rows.values():
-                _round(place, ways)
+    with TemporaryDirectory(prefix="farcore-state-") as folder, wan("crash", rtt=given.rtt, mbit=given.mbit) as line:
+        dump, other = (_prepared(given.dumps / name, Path(folder), given.sparse) for name in (given.dump, given.other))
+        vmlinux, state = given.dumps / "vmlinux-x86_64", Path(folder, "state")
+        with _served(line, str(state), dump, other) as urls, sshd(line, Path(folder)) as ssh:
+            place = Place(line, urls, dump, other, vmlinux, given.dumps / given.crash, state, ssh)
+            rows = {tool: list(_chosen(tool, given.rows)) for tool in TOOLS}
+            _read(given.dumps / given.dump, given.dumps / given.other, vmlinux)
+            for _ in range(given.rounds):
+                for ways in rows.values():
+                    _round(place, ways)
     for tool, ways in rows.items():
         _print(tool, ways)
     return 0
+
+
+def _prepared(dump: Path, folder: Path, gib: int | None) -> Path:
+    if gib is None:
+        return dump
+    sparse(dump, folder / dump.name, gib)
+    return folder / dump.name
+
+
+def _chosen(tool: str, globs: Sequence[str] | None) -> Iterator[Row]:
+    """The rows of a tool that can be had here, the local one first."""
+    peers = [Row(peer.name, peer.command, needs=peer.needs) for peer in PEERS] if tool == "W1" else []
+    for number, row in enumerate([*(Row(*words) for words in TOOLS[tool]), *peers]):
+        wanted = number == 0 or globs is None or any(fnmatch(row.name, glob) for glob in globs)
+        if wanted and (lacks := missing(row.needs)):
+            print(f"{row.name}: left out, there is no {', '.join(lacks)} here", flush=True)
+        elif wanted:
+            yield row
 
 
 def _round(place: Place, rows: Sequence[Row]) -> None:
@@ -149,7 +177,9 @@ def _round(place: Place, rows: Sequence[Row]) -> None:
     for row in rows:
         shown = _session(place, row)
         expected = expected or shown
-        if shown != expected:
+        if shown != expected and row.needs:
+            row.name = f"{row.name.removesuffix(_DIFFERS)}{_DIFFERS}"
+        elif shown != expected:
             raise SystemExit(f"{row.name} shows something else than a local session:\n{shown[:2000]}")
 
 
@@ -213,12 +243,12 @@ def _read(*paths: Path) -> None:
 
 def _print(tool: str, rows: Sequence[Row]) -> None:
     local = rows[0].seconds
-    print(f"{tool + ' by':32} {'seconds':>8} {'x local':>8} {'added s':>8} {'MB':>7} {'requests':>9}")
+    print(f"{tool + ' by':42} {'seconds':>8} {'x local':>8} {'added s':>8} {'MB':>7} {'requests':>9}")
     for row in rows:
         ratio = statistics.median(one / floor for one, floor in zip(row.seconds, local, strict=True))
         added = statistics.median(one - floor for one, floor in zip(row.seconds, local, strict=True))
         megabytes, requests = statistics.median(row.received) / 1e6, statistics.median(row.requests)
-        print(f"{row.name:32} {statistics.median(row.seconds):8.1f} {ratio:8.2f} {added:8.1f} {megabytes:7.2f} {requests:9.0f}")
+        print(f"{row.name:42} {statistics.median(row.seconds):8.1f} {ratio:8.2f} {added:8.1f} {megabytes:7.2f} {requests:9.0f}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from .outdir import OutDir, say
 TARGETS: dict[str, tuple[str, Callable[[OutDir], object]]] = {
     "panic": ("QEMU's ELF of a panicked x86_64 guest", partial(live.make, what=live.PANIC)),
     "later": ("the same of a 6.12 kernel with five levels of page tables", partial(live.make, what=live.LATER)),
+    "large": ("the same, of 2 GiB of memory", partial(live.make, what=live.LARGE)),
     "nokaslr": ("the same without KASLR", partial(live.make, what=live.NOKASLR)),
     "idle": ("QEMU's ELF, paging ELF, flat and seekable kdump of an idle x86_64 guest", live.idle),
     "kdump": ("a real kdump through kexec, x86_64", partial(kdump.make, what=kdump.NATIVE)),

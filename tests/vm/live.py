@@ -32,6 +32,7 @@ class Live:
 
 PANIC = Live(AMD64, PANICKED, (("qemu-x86_64-panic.elf", "elf", False),), "mode=panic")
 LATER = Live(AMD64_LATER, PANICKED, (("qemu-x86_64-la57-panic.elf", "elf", False),), "mode=panic", memory=160)
+LARGE = Live(AMD64, PANICKED, (("qemu-x86_64-panic-2g.elf", "elf", False),), "mode=panic", memory=2048)
 NOKASLR = Live(AMD64, PANICKED, (("qemu-x86_64-panic-nokaslr.elf", "elf", False),), "mode=panic nokaslr")
 IDLING = Live(
     AMD64,
