@@ -74,7 +74,7 @@ def test_a_server_that_stays_away_is_an_error_that_says_for_how_long(behind: Rel
     with through(behind) as remote:
         behind.down()
         began = time.monotonic()
-        with pytest.raises(UnreachableError, match=rf"nothing listens on 127.0.0.1:{behind.port}: .* \(tried for \d+ s\)"):
+        with pytest.raises(UnreachableError, match=rf"127.0.0.1:{behind.port}[: ].*\(tried for \d+ s\)"):
             remote.physical.pread(1 << 22, 4)
         assert 1 <= time.monotonic() - began < 15
         behind.open()
