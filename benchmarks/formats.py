@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 from benchmarks.process import cpu_seconds, family
 from farcore.elf import Elf
 from farcore.file import FileSource
+from farcore.notes import read as read_notes
 from farcore.runs import Kind
 from farcore.space import PhysicalSpace
 from tests import kdumpwriter, pages_wire
@@ -92,7 +93,11 @@ def write(elf: Path, content: dict[int, bytes], folder: Path) -> None:
     """The dump in three compressed forms."""
     for name, flag in (("lzo", "-l"), ("zlib", "-c")):
         subprocess.run(["makedumpfile", flag, "-d", "1", elf, folder / name], capture_output=True, check=True)
-    (folder / "zstd").write_bytes(kdumpwriter.Kdump(pages=content, compress="zstd").tobytes())
+    source = FileSource(os.open(elf, os.O_RDONLY), elf.stat().st_size)
+    # Without notes, and with the writer's own time of the crash, drgn takes it for no dump.
+    notes = b"".join(bytes(source.pread(*extent)) for extent in read_notes(source, Elf.open(source)).extents)
+    written = kdumpwriter.Kdump(pages=content, compress="zstd", notes=notes, microseconds=5)
+    (folder / "zstd").write_bytes(written.tobytes())
 
 
 @contextmanager

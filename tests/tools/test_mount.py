@@ -24,6 +24,7 @@ from farcore_server import tokens
 from tests.client.remote.conftest import dump_url
 from tests.elfwriter import Dump, load
 from tests.live import Live, Serve
+from tests.realdumps import RealDumps
 from tests.relay import relay
 from tests.requires import requires
 
@@ -84,6 +85,22 @@ def test_the_file_can_be_read_when_the_command_returns_until_it_is_unmounted(
         (directory / "vmcore").open("r+b")
     subprocess.run(["fusermount3", "-u", directory], check=True)
     assert gone(directory)
+
+
+@requires("makedumpfile")
+def test_normalised_a_dump_of_qemus_is_read_by_makedumpfile(
+    real_dumps: RealDumps, serve: Serve, directory: Path, tmp_path: Path
+) -> None:
+    url = str(dump_url(serve(real_dumps("panic"), *NATIVE).url, real_dumps("panic").name))
+    said = []
+    for option in ([], ["--normalised"]):
+        assert subprocess.run([FARCORE, "mount", url, directory, *option], timeout=60).returncode == 0
+        asked: list[str | Path] = ["makedumpfile", "--dump-dmesg", directory / "vmcore", tmp_path / "log"]
+        said.append(subprocess.run(asked, capture_output=True).returncode)
+        subprocess.run(["fusermount3", "-u", directory], check=True)
+        assert gone(directory)
+    assert said == [1, 0]
+    assert "sysrq" in (tmp_path / "log").read_text(errors="replace")
 
 
 def test_who_mounts_stays_in_the_directory_that_files_were_named_from(live: Live, directory: Path) -> None:

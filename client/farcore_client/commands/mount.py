@@ -36,10 +36,13 @@ _READY: Final = b"\0"
 )
 @click.argument("url", metavar="DUMPURL")
 @click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--normalised", is_flag=True, help="DIR/vmcore in the layout of /proc/vmcore, as makedumpfile wants it.")
 @click.option("--foreground", is_flag=True, help="Stay until the directory is unmounted, or Ctrl-C.")
 @with_cache
 @with_credentials
-def command(url: str, directory: Path, foreground: bool, cache: CacheDir | None, credentials: Credentials) -> None:
+def command(
+    url: str, directory: Path, normalised: bool, foreground: bool, cache: CacheDir | None, credentials: Credentials
+) -> None:
     """Mount a dump on DIR: DIR/vmcore is a plain ELF file, whatever the server keeps.
 
     The file can be read when the command returns, and until `fusermount3 -u DIR`. Only pages that are read are fetched. While
@@ -51,7 +54,7 @@ def command(url: str, directory: Path, foreground: bool, cache: CacheDir | None,
     def opened() -> RemoteDump:
         from farcore_client.remote import connect  # late: a process that only starts another needs none of it
 
-        return connect(dump, credentials, cache=cache)
+        return connect(dump, credentials, normalised=normalised, cache=cache)
 
     if foreground:
         _serve(opened, directory, lambda sentence: click.echo(f"farcore: {printable(sentence)}", err=True))

@@ -47,6 +47,7 @@ def _level(ctx: click.Context, param: click.Parameter, value: str) -> Wish:
 @click.argument("url", metavar="DUMPURL")
 @click.option("-o", "--output", "to", type=click.Path(path_type=Path), metavar="FILE", help="The file; never replaced.")
 @click.option("--format", "kind", type=click.Choice([*_SPACES]), default="elf", help="One plain ELF, or as it is stored.")
+@click.option("--normalised", is_flag=True, help="In the layout of /proc/vmcore, for tools that find no other (makedumpfile).")
 @click.option("--jobs", type=click.IntRange(1, 32), default=4, metavar="N", help="Connections at a time. [4]")
 @click.option("--limit-rate", "rate", callback=_rate, metavar="R", help="Bytes a second at most: 500K, 2.5M.")
 @click.option(
@@ -58,6 +59,7 @@ def command(
     url: str,
     to: Path | None,
     kind: Literal["elf", "stored"],
+    normalised: bool,
     jobs: int,
     rate: float | None,
     level: Wish,
@@ -71,9 +73,11 @@ def command(
     on any web server will do: it comes in parallel ranges, or as one stream where the server has none.
     """
     wanted, space = _url(url), _SPACES[kind]
+    if normalised and (space == "stored" or not isinstance(wanted, DumpUrl)):
+        raise click.UsageError("only the ELF of a dump can be --normalised: leave that out, or --format stored")
     with watcher(as_json=as_json) as shown:
         if isinstance(wanted, DumpUrl):
-            request = Request(to or Path(f"{wanted.id}.{space}"), jobs, rate, level)
+            request = Request(to or Path(f"{wanted.id}.{space}"), jobs, rate, level, normalised)
             run(pull_dump(wanted, space, request, credentials, shown))
         else:
             run(pull_plain(wanted, Request(to or Path(wanted.name), jobs, rate, level), credentials, shown))

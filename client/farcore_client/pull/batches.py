@@ -9,7 +9,6 @@ from typing import Final
 
 from farcore.batch import Batch, Item
 from farcore.batch import Space as Asked
-from farcore_client.dumpurl import DumpUrl
 from farcore_client.exchange import Exchange
 from farcore_client.line import Line, Lines
 from farcore_client.partial import Resource
@@ -26,12 +25,12 @@ TRIAL: Final = 64 << 20
 
 
 class Batches:
-    """Fetches works of one version of one dump."""
+    """Fetches works of one version of one dump, of which ``path`` answers batches."""
 
     name = "pages"
 
-    def __init__(self, lines: Lines, dump: DumpUrl, space: Asked, version: Resource, pace: Pace, limit: Limit) -> None:
-        self._lines, self._dump, self._space, self._version = lines, dump, space, version
+    def __init__(self, lines: Lines, path: str, space: Asked, version: Resource, pace: Pace, limit: Limit) -> None:
+        self._lines, self._path, self._space, self._version = lines, path, space, version
         self.pace, self._limit = pace, limit
 
     def most(self, missing: int, jobs: int) -> int:
@@ -55,7 +54,7 @@ class Batches:
 
     def _bring(self, line: Line, batch: Batch, landing: Landing) -> None:
         """In a thread: received where it is decoded, and written."""
-        exchange = Exchange(line, f"{self._dump.path}/pages", batch, self._version.etag)
+        exchange = Exchange(line, self._path, batch, self._version.etag)
         for size, pieces in exchange.pieces():
             landing.tally.wire += size
             landing.take(pieces)

@@ -55,26 +55,32 @@ class NamedWay(Way, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """How to pull: to which file, over how many connections, at how many bytes a second at most, at which zstd level."""
+    """How to pull: to which file, over how many connections, at how many bytes a second at most, at which zstd level.
+
+    ``normalised``: /vmcore in the layout of /proc/vmcore.
+    """
 
     final: Path
     jobs: int
     rate: float | None
     level: Wish
+    normalised: bool = False
 
 
 async def pull_dump(dump: DumpUrl, space: Space, request: Request, credentials: Credentials, watcher: Quiet) -> None:
     """Pull /vmcore or /stored of ``dump``."""
     demand_free(request.final)
-    path = f"{dump.path}/{space}"
+    query = "?normalised" if request.normalised else ""
+    path = f"{dump.path}/{space}{query}"
     with Lines(dump.server, credentials, SILENCE) as lines:
         version, start, round_trip = await _begin(lines, path, watcher)
-        way = Batches(lines, dump, space, version, Pace(request.level, round_trip), Limit(request.rate))
+        pages = f"{dump.path}/pages{query}"
+        way = Batches(lines, pages, space, version, Pace(request.level, round_trip), Limit(request.rate))
         subject = Subject(path, version.etag, version.size)
 
         async def proved(part: PartFile) -> int:
             # What the server knows already, and no more: nothing is read there for this.
-            if space != "vmcore" or not manifest.has_digests():
+            if space != "vmcore" or request.normalised or not manifest.has_digests():
                 return 0
             known = f"{dump.path}/manifest?known"
             try:

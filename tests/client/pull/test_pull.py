@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from tests import elfwriter
 from tests.client.conftest import Farcore, Served
 from tests.client.test_info import dump_url
 from tests.elfwriter import load
+from tests.http1 import Connection
 from tests.live import Live, Serve
 
 SCRIPT = Path(sys.executable).with_name("farcore")
@@ -70,6 +72,21 @@ def test_a_real_dump_comes_byte_for_byte_with_holes_for_zeros(
     assert digest(final) == digest(path)
     assert sorted(os.listdir(tmp_path)) == ["vmcore"]
     assert final.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("compress", ["none", "1"])
+def test_normalised_it_is_the_layout_that_the_server_has_under_that_name(
+    farcore: Farcore, real: tuple[Live, Path], tmp_path: Path, compress: str
+) -> None:
+    live, path = real
+    url = dump_url(farcore, live.url, path.name)
+    done = farcore("pull", url, "--normalised", "-o", tmp_path / "vmcore", "--compress", compress)
+    assert (done.status, done.stderr) == (0, "")
+    with Connection(live.url) as server:
+        served = server.get(f"{url.removeprefix(live.url)}/vmcore?normalised").body
+    assert (tmp_path / "vmcore").read_bytes() == served
+    assert struct.unpack_from("<Q", served, 32) == (64,)  # e_phoff
+    assert farcore("pull", url, "--normalised", "--format", "stored").status == 2
 
 
 def test_zeros_are_holes_of_the_file(farcore: Farcore, large: tuple[Live, Path], tmp_path: Path) -> None:
