@@ -14,11 +14,10 @@ uptime() {
 	echo "${up%%.*}"
 }
 
-# While farcored runs: what its processes take, the most that each had, and the least that was left beside them. Dropping the
-# caches changes the modification time of /proc/vmcore.
+# While farcored runs: what its processes take, the most that each had, and the least that was left beside them. With the
+# caches goes the inode of /proc/vmcore, and with it its modification time, unless somebody has it open.
 measure() {
 	least=$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)
-	first=$(stat -c %Y /proc/vmcore)
 	while sleep 5; do
 		echo 7 >/proc/sys/vm/drop_caches
 		figures=$(for process in /proc/[0-9]*; do
@@ -28,7 +27,7 @@ measure() {
 		[ -n "$figures" ] || continue
 		left=$(sed -n 's/^MemAvailable: *\([0-9]*\).*/\1/p' /proc/meminfo)
 		[ "$left" -ge "$least" ] || least=$left
-		echo "FARCORED_KIB $figures MEMORY_LEFT_KIB $least VMCORE_MTIME $first $(stat -c %Y /proc/vmcore)" >/run/measured
+		echo "FARCORED_KIB $figures MEMORY_LEFT_KIB $least" >/run/measured
 	done
 }
 
