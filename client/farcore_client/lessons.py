@@ -23,6 +23,7 @@ from farcore.pagetable import START_KERNEL_MAP
 from farcore.profile import Profile
 from farcore.regions import Regions
 from farcore.runs import U64
+from farcore.slabs import Slabs
 from farcore.source import Extent
 from farcore.vmcoreinfo import Vmcoreinfo
 from farcore_client import symbols as vmlinux
@@ -87,7 +88,7 @@ class Lesson:
     ) -> None:
         self.remote, self.target, self.space, self._symbols, self._share = remote, target, space, symbols, enough
         self.naming: Naming | None = None
-        self._enough = False
+        self._enough, self._foreign = False, True
 
     def recall(self) -> None:
         """Bring what earlier sessions read, or what every session reads first."""
@@ -107,6 +108,10 @@ class Lesson:
                 warmup.bring(self.remote, self.space, self.target, regions)
             if brought is not None:
                 brought.result()
+            if self._foreign:
+                self._bring(warmup.memmap(regions)).result()
+                if slabs := Slabs.of(regions, known, self.target.physical):
+                    self.remote.akin(slabs)
 
     def tell(self) -> None:
         """Tell the server what was read."""
@@ -126,6 +131,7 @@ class Lesson:
             profile = None
         if profile is None:
             return None
+        self._foreign = self.remote.etag not in profile.dumps
         named = len(profile.of("memmap")) * PAGE
         self._enough = named >= self._share * int(naming.regions.memmap["size"].sum())
         extents = _extents(naming.frames(profile, self.remote.etag))

@@ -18,6 +18,7 @@ from farcore.layout import physical
 from farcore.profile import MAX_SIZE as MAX_PROFILE
 from farcore.profile import Profile
 from farcore.runs import U64, Kind
+from farcore.slabs import Slabs
 from farcore.source import Extent, Source
 from farcore.space import PhysicalSpace
 from farcore_client.cachedir import CacheDir
@@ -35,7 +36,7 @@ from farcore_client.target import Target
 
 CACHE_BYTES: Final = 256 << 20
 # Seconds that the end of a session may take longer for what it has told the server.
-_PARTING: Final = 0.02
+_PARTING: Final = 0.06
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +112,21 @@ class RemoteDump:
         space, extents = self._kept(space, list(extents))
         keys = (range(key(space, start >> SHIFT), key(space, (start + size - 1) >> SHIFT) + 1) for start, size in extents)
         self._pages.scattered = tuple(keys)
+
+    def akin(self, slabs: Slabs) -> None:
+        """Have what lies in slabs of one cache brought together, from now on."""
+
+        def kin(space: Space, page: int) -> list[int]:
+            # A page of the file may begin in front of the frame whose bytes it has.
+            last = (page << SHIFT) + PAGE - 1
+            address = {"physical": last, "vmcore": self.physical_address(last)}.get(space)
+            frames = [] if address is None else slabs.kin(address >> SHIFT).tolist()
+            extents = [Extent(frame << SHIFT, PAGE) for frame in frames]
+            if space == "vmcore":
+                extents = through(self._elf, self.vmcore.size, extents)
+            return [key(space, at >> SHIFT) for start, size in extents for at in range(start & -PAGE, start + size, PAGE)]
+
+        self._pages.kin = kin
 
     def _kept(self, space: Space, extents: list[Extent]) -> tuple[Space, list[Extent]]:
         """The space under which these are cached, and where they are in it."""

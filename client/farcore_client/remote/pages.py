@@ -7,7 +7,7 @@ what read-ahead wants besides goes in the same.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from itertools import islice
@@ -105,6 +105,8 @@ class Pages:
         self._aside = threading.local()
         # Where neighbours of what is read are rarely read, and do not compress: a kernel's text.
         self.scattered: tuple[range, ...] = ()
+        # What is read together with a page that is missed, wherever it lies: keys, none where nobody knows.
+        self.kin: Callable[[Space, int], list[int]] = lambda space, page: []
 
     @contextmanager
     def aside(self) -> Iterator[None]:
@@ -271,6 +273,8 @@ class Pages:
         if len(extents) != 1 or extents[0].length == 0 or getattr(self._aside, "on", False):
             return []
         ((offset, length),) = extents
+        if missed and (kin := self.kin(space, offset >> SHIFT)):
+            return [one for one in kin if not self.cache.has(one) and one not in self._waiting]
         link, size = self.carrier.link, self.sizes[space]
         most = max(min(link.window, self.cache.slots * PAGE // 8), PAGE) >> SHIFT
         block = min(link.block >> SHIFT, most)

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farcore.elf import Elf
 from farcore.errors import FaultError
+from farcore.slabs import Slabs
 from farcore.source import BytesSource, Extent, Source
 from farcore.space import PhysicalSpace
 from farcore_client.credentials import Credentials
@@ -134,3 +136,14 @@ def test_all_misses_of_a_batch_are_one_request(opened: Connect, live: Live) -> N
     assert [page for _, page in remote.missed()] == list(range(3, 80, 3))
     remote.vmcore.preadv([Extent(page * PAGE, PAGE) for page in range(3, 80, 3)])
     assert (remote.counts.requests, remote.counts.misses) == (1, 26)
+
+
+def test_what_is_akin_to_a_page_that_is_missed_comes_with_it(opened: Connect, live: Live) -> None:
+    remote = opened(live, "vmcore")
+    kin = [0x10 + 9, 0x10 + 17, 0x80 + 3]
+    remote.akin(Slabs(np.array(kin, np.uint64), np.full(3, 7, np.uint64)))
+    remote.physical.pread(kin[0] * PAGE, 4)
+    remote.physical.preadv([Extent(frame * PAGE, PAGE) for frame in kin])
+    assert remote.counts.misses == 1
+    remote.physical.pread((0x10 + 12) * PAGE, 4)
+    assert remote.counts.misses == 2
