@@ -91,17 +91,18 @@ def compose(own: Ehdr, runs: Runs, raw_notes: bytes, linear: tuple[Linear, ...] 
 
 def _body(loads: Loads, length: U64, begin: int, size: int) -> Runs:
     """The PT_LOADs' bytes by where they stand, and zeros between them."""
-    stop = loads.offset + length
-    data = np.zeros(len(stop), np.uint8)
-    edges = np.append(np.uint64(begin), stop), np.append(loads.offset, np.uint64(size))
+    kind = np.zeros(len(loads), np.uint8)
+    # Pages that follow each other below are one run, of however many PT_LOADs.
+    held = join(loads.offset, loads.offset + length, loads.runs.offset[loads.where], kind)
+    edges = np.append(np.uint64(begin), held.stop), np.append(held.start, np.uint64(size))
     gaps = np.flatnonzero(edges[0] < edges[1])
-    start = np.concatenate([loads.offset, edges[0][gaps]])
+    start = np.concatenate([held.start, edges[0][gaps]])
     order = np.argsort(start, kind="stable")
-    return join(
+    return Runs(
         start[order],
-        np.concatenate([stop, edges[1][gaps]])[order],
-        np.concatenate([loads.runs.offset[loads.where], np.zeros(len(gaps), np.uint64)])[order],
-        np.concatenate([data, np.full(len(gaps), Kind.ZERO, np.uint8)])[order],
+        np.concatenate([held.stop, edges[1][gaps]])[order],
+        np.concatenate([held.offset, np.zeros(len(gaps), np.uint64)])[order],
+        np.concatenate([held.kind, np.full(len(gaps), Kind.ZERO, np.uint8)])[order],
     )
 
 
