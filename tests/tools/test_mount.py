@@ -157,6 +157,17 @@ def test_a_signal_unmounts_and_ends_with_0(live: Live, directory: Path, number: 
     assert gone(directory)
 
 
+def test_a_mount_whose_process_is_killed_is_none_any_more(live: Live, directory: Path) -> None:
+    command = [FARCORE, "mount", "--foreground", str(dump_url(live.url, SAMPLE)), directory]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        give_up = time.monotonic() + 30
+        while not os.path.ismount(directory):
+            assert time.monotonic() < give_up
+            time.sleep(0.05)
+        process.kill()
+    assert gone(directory)
+
+
 @pytest.mark.parametrize(
     ("where", "sentence"), [("nowhere", "is no directory: make it first"), ("mnt", "something is mounted on")]
 )

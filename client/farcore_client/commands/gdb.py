@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
 
 import click
 
@@ -15,14 +14,13 @@ from farcore_client.commands import with_cache, with_credentials
 from farcore_client.credentials import Credentials
 from farcore_client.doors.gdb import launch
 from farcore_client.doors.gdb.door import GdbDoor
+from farcore_client.doors.listener import LOOPBACK
 from farcore_client.dumpurl import DumpUrl
 from farcore_client.lessons import learning
 from farcore_client.notice import notice
 from farcore_client.passing import Passing, passed_on
 from farcore_client.remote import connect
 from farcore_client.target import Target
-
-LOOPBACK: Final = "127.0.0.1"
 
 
 @click.command(

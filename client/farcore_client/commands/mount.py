@@ -35,7 +35,7 @@ _READY: Final = b"\0"
     "         crash vmlinux /mnt/vmcore; fusermount3 -u /mnt"
 )
 @click.argument("url", metavar="DUMPURL")
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=click.Path(readable=False, path_type=Path))
 @click.option("--normalised", is_flag=True, help="DIR/vmcore in the layout of /proc/vmcore, as makedumpfile wants it.")
 @click.option("--foreground", is_flag=True, help="Stay until the directory is unmounted, or Ctrl-C.")
 @with_cache

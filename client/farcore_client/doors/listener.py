@@ -12,6 +12,7 @@ from farcore.errors import FarcoreError, SourceChangedError
 
 # A support team at one door, with room; each has a thread, and at most one answer under way.
 MAX_CLIENTS: Final = 32
+LOOPBACK: Final = "127.0.0.1"
 
 
 class Listener:

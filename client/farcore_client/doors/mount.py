@@ -10,6 +10,7 @@ import calendar
 import ctypes
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import threading
@@ -147,6 +148,8 @@ def mounted(
                 ro=True,
                 nodev=True,
                 nosuid=True,
+                # By a process of fusermount3's, even where this one is killed.
+                auto_unmount=shutil.which("fusermount3") is not None,
                 fsname=str(remote.url),
                 subtype="farcore",
                 kernel_cache=True,
@@ -222,7 +225,12 @@ def _named() -> Iterator[None]:
 
 def _directory(directory: Path) -> Path:
     directory = directory.absolute()
-    if not directory.is_dir():
+    try:
+        there = directory.is_dir()
+    except OSError as error:
+        why = "what was mounted there has ended" if error.errno == errno.ENOTCONN else error.strerror
+        raise MountError(f"{directory} cannot be looked at: {why}; `fusermount3 -u {directory}`, or take another") from error
+    if not there:
         raise MountError(f"{directory} is no directory: make it first (`mkdir {directory}`)")
     if os.path.ismount(directory):
         raise MountError(f"something is mounted on {directory} already: `fusermount3 -u {directory}`, or take another")

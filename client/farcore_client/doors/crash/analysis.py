@@ -13,6 +13,7 @@ from farcore_client import vmlinux
 from farcore_client.child import child, status, tidily
 from farcore_client.doors.crash import launch, stops
 from farcore_client.doors.crash.door import CrashDoor
+from farcore_client.doors.listener import LOOPBACK
 from farcore_client.doors.mount import MountError, mounted
 from farcore_client.lessons import ALL_OF_MEMMAP, learning
 from farcore_client.notice import notice
@@ -20,7 +21,6 @@ from farcore_client.opening import Opening
 from farcore_client.remote import RemoteDump, opened
 from farcore_client.target import Target
 
-LOOPBACK: Final = "127.0.0.1"
 # KiB that the kernel reads ahead of crash: what the kernel reads and crash does not is fetched, and learned, for nothing.
 READ_AHEAD: Final = 32
 
