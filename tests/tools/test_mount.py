@@ -158,7 +158,7 @@ def test_a_signal_unmounts_and_ends_with_0(live: Live, directory: Path, number: 
 
 
 def test_a_mount_whose_process_is_killed_is_none_any_more(live: Live, directory: Path) -> None:
-    command = [FARCORE, "mount", "--foreground", str(dump_url(live.url, SAMPLE)), directory]
+    command: list[str | Path] = [FARCORE, "mount", "--foreground", str(dump_url(live.url, SAMPLE)), directory]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         give_up = time.monotonic() + 30
         while not os.path.ismount(directory):
