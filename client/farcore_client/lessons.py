@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -38,6 +38,23 @@ ALL_OF_MEMMAP: Final = 0.5
 # Seconds that the end of a session waits for a server that takes no lesson.
 PATIENCE: Final = 5.0
 _PERCPU: Final = ("__per_cpu_offset", "__per_cpu_start", "__per_cpu_end")
+# What every crash reads of text and .rodata, here and there: to know the kernel, to unwind, for `ps`, `log` and `kmem -i`.
+_LANDMARKS: Final = (
+    "linux_banner",
+    "do_sys_openat2",
+    "kernel_clone",
+    "do_futex",
+    "__schedule",
+    "pageflag_names",
+    "task_state_array",
+    "taint_flags",
+    "exc_nmi",
+    "asm_exc_nmi",
+    "__crash_kexec",
+    "sysrq_handle_crash",
+)
+# Pages around each, from the one in front of it on: callers, and what belongs to it, lie beside it.
+_AROUND: Final = 5
 _SYMBOL: Final = "SYMBOL("
 
 
@@ -145,19 +162,20 @@ class Lesson:
         return through(self.target.elf, self.target.vmcore.size, extents) if self.space == "vmcore" else extents
 
     def _located(self, known: Vmcoreinfo) -> dict[str, int]:
-        """The link addresses that say where the CPUs' areas are; the page that has their offsets is on its way."""
-        found = _symbols(self._symbols)
-        if table := found.get(_PERCPU[0]):
-            paddr = table + (known.kernel_offset or 0) - START_KERNEL_MAP + (known.phys_base or 0)
-            if paddr >= 0:
-                self._bring([Extent(paddr & -PAGE, PAGE)])
+        """The link addresses that the vmlinux has for these names; what lies at the first and at landmarks is on its way."""
+        found = _symbols(self._symbols, (*_PERCPU, *(_LANDMARKS if self._share else ())))
+        moved = (known.kernel_offset or 0) - START_KERNEL_MAP + (known.phys_base or 0)
+        pages = [Extent(found[_PERCPU[0]] + moved & -PAGE, PAGE)] if _PERCPU[0] in found else []
+        marks = found.keys() - {*_PERCPU}
+        pages += [Extent((found[name] + moved & -PAGE) - PAGE, _AROUND * PAGE) for name in marks]
+        self._bring([each for each in pages if each.offset >= 0])
         return found
 
 
-def _symbols(path: Path | None) -> dict[str, int]:
-    """The link addresses that say where the CPUs' areas are; none where the vmlinux does not say."""
+def _symbols(path: Path | None, names: Iterable[str]) -> dict[str, int]:
+    """The link addresses of these; none where there is no vmlinux that says."""
     with suppress(OSError, FarcoreError):
-        return vmlinux.read(path).addresses(_PERCPU) if path else {}
+        return vmlinux.read(path).addresses(names) if path else {}
     return {}
 
 
