@@ -19,12 +19,14 @@ PAGE: Final = 1 << SHIFT
 # A key is a space and a page: positions have 64 bits.
 _SPACE_SHIFT: Final = 64 - SHIFT
 # Pages that are remembered without a slot (zeros, holes), for each slot that there is: 100 bytes each.
-_BARE_SHARE: Final = 2
+_BARE_SHARE: Final = 1
 # Holes in pages that have bytes as well. Real dumps have a handful; each costs 100 bytes here.
 MAX_HOLES: Final = 1 << 14
 # Seconds: what a storage failed to read may be there the next time, but not for everyone who asks meanwhile.
 RETRY_UNREADABLE: Final = 2.0
 LEAST: Final = 4 << 20
+# Bytes that a page costs beside itself: an entry of a dict, two integers, a place in a list.
+_ENTRY: Final = 176
 
 
 class Hole(NamedTuple):
@@ -43,6 +45,7 @@ class Bare(NamedTuple):
 
 
 _ZEROS: Final = Bare((), None)
+_ZERO_PAGE: Final = memoryview(bytes(PAGE))
 
 
 def key(space: Space, page: int) -> int:
@@ -56,10 +59,10 @@ def place(key: int) -> tuple[Space, int]:
 
 
 class PageCache:
-    """At most ``capacity`` bytes of pages (LEAST at the least); memory is used as it fills."""
+    """At most ``capacity`` bytes of pages and of what finds them (LEAST at the least); memory is used as it fills."""
 
     def __init__(self, capacity: int) -> None:
-        self.slots = max(capacity, LEAST) >> SHIFT
+        self.slots = max(capacity, LEAST) // (PAGE + _ENTRY)
         self._memory = mmap.mmap(-1, self.slots << SHIFT)
         self._keys: list[int | None] = [None] * self.slots
         self._read = bytearray(self.slots)
@@ -127,24 +130,26 @@ class PageCache:
         if self._bare:
             self._demand_whole(space, offset, length)
         pieces = list(self._pieces(first, pages))
-        whole = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return whole if (within, length) == (0, len(whole)) else whole[within : within + length]
+        pieces[-1] = pieces[-1][: len(pieces[-1]) - (pages * PAGE - within - length)]
+        pieces[0] = pieces[0][within:]
+        return b"".join(pieces)
 
-    def _pieces(self, key: int, pages: int) -> Iterator[bytes]:
-        stop = key + pages
+    def _pieces(self, key: int, pages: int) -> Iterator[memoryview]:
+        """Where the bytes of these pages are, for the moment: a read may be large, and is copied once."""
+        memory, stop = memoryview(self._memory), key + pages
         while key < stop:
             slot = self._slot.get(key)
             if slot is None:
                 if key not in self._bare:
                     raise KeyError(key)
-                yield bytes(PAGE)
+                yield _ZERO_PAGE
                 key += 1
                 continue
             run = 1
             while key + run < stop and self._slot.get(key + run) == slot + run:
                 run += 1
             self._read[slot : slot + run] = b"\1" * run
-            yield self._memory[slot << SHIFT : (slot + run) << SHIFT]
+            yield memory[slot << SHIFT : (slot + run) << SHIFT]
             key += run
 
     def _demand_whole(self, space: Space, offset: int, length: int) -> None:

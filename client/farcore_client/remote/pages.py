@@ -25,8 +25,8 @@ from farcore_client.remote.stream import Stream
 
 # now: a reader waits; near: the neighbours of that; later: a prefetch.
 Haste = Literal["now", "near", "later"]
-# Misses and touched pages that are remembered for a profile: 4 GiB of a dump.
-MAX_REMEMBERED: Final = 1 << 20
+# Misses and touched pages that are remembered for a profile: 256 MiB of a dump, five times what a session reads, in 8 MB.
+MAX_REMEMBERED: Final = 1 << 16
 # Of the cache, what one request of a reader may fill, and all of a prefetch.
 _READ_SHARE, _PREFETCH_SHARE = 4, 2
 # Pages ahead of a reader until it is one in sequence for sure: what is asked for page by page costs ten times the CPU.
@@ -122,7 +122,7 @@ class Pages:
         if within + length > PAGE:
             return None
         with self.lock:
-            if key not in self.touched or self._ended is not None:
+            if self._ended is not None or (key not in self.touched and len(self.touched) < MAX_REMEMBERED):
                 return None
             found = self.cache.peek(key, within, length)
             self.hits += found is not None

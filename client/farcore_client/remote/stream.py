@@ -14,8 +14,8 @@ from farcore.batch import Space
 from farcore.source import Extent
 
 PIECE: Final = 2 << 20
-# Pieces that are kept, 32 MiB beside the cache: three readers at once; and how many are under way ahead of one.
-MOST: Final = 16
+# Pieces that are kept, 24 MiB beside the cache: three readers at once; and how many are under way ahead of one.
+MOST: Final = 12
 AHEAD: Final = 3
 # Reads of less are a debugger's.
 LEAST: Final = 64 << 10
