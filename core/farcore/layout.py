@@ -35,13 +35,18 @@ class Layout:
     head: bytes = b""
 
     def locate(self, start: int, stop: int) -> int | None:
-        """Where in the source below all of [start, stop) lies, if one run of data holds it; None otherwise. 0.3 us."""
+        """Where in the source below all of [start, stop) lies, if one run of data holds it; None otherwise. 0.4 us."""
+        run = self.around(start)
+        return start + run[2] if run is not None and stop <= run[1] else None
+
+    def around(self, position: int) -> tuple[int, int, int] | None:
+        """[start, stop) of the run of data that holds ``position``, and how much further on it lies in the source below."""
         starts, stops, offsets, kinds = self._columns
-        i = bisect_right(starts, start) - 1
-        if stop > self.size:  # a run of ELF32 may go on behind the last virtual address
+        i = bisect_right(starts, position) - 1
+        if i < 0 or position >= stops[i] or kinds[i]:  # DATA is 0, and this is the hot lane's
             return None
-        # DATA is 0, and this is the hot lane's.
-        return offsets[i] + start - starts[i] if i >= 0 and stop <= stops[i] and not kinds[i] else None
+        # A run of ELF32 may go on behind the last virtual address.
+        return starts[i], min(stops[i], self.size), offsets[i] - starts[i]
 
     @cached_property
     def _columns(self) -> tuple[Sequence[int], ...]:

@@ -156,8 +156,13 @@ class Catalogue:
         opened = Opened(dump, files)
         self._open[dump_id] = opened
         while len(self._open) > MAX_OPEN:
-            self._open.popitem(last=False)
+            self._open.pop(self._dispensable(dump_id))
         return opened
+
+    def _dispensable(self, kept: str) -> str:
+        """The least recently read one whose storage does not fail, since its mark would go with it; else the first of all."""
+        sound = (key for key, opened in self._open.items() if key != kept and opened.files.failed() is None)
+        return next(sound, next(iter(self._open)))
 
 
 def _unsettled(dump: Dump | None) -> bool:

@@ -14,10 +14,8 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
-from aiohttp.helpers import rfc822_formatted_time
 
 from farcore.errors import FarcoreError
-from farcore_server.body import PIECE
 from farcore_server.connection import Connection
 from farcore_server.grant import Grant
 from farcore_server.outlet import Outlet
@@ -46,6 +44,7 @@ class Lane(Connection):
         "_quiet",
         "_sender",
         "_turn",
+        "answered",
         "held",
         "late",
         "outlet",
@@ -66,6 +65,8 @@ class Lane(Connection):
         # Whether an answer of ours is in the turn, or partly sent; what came too early waits until it is out.
         self.held = False
         self.late: list[bytes] = []
+        # When the turn had our last answer, by the loop's clock.
+        self.answered = 0.0
         self._quiet = False
         self._sender: asyncio.Task[None] | None = None
         self.outlet: Outlet | None = None
@@ -87,24 +88,34 @@ class Lane(Connection):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Answer what the grant covers, and leave the rest to aiohttp."""
+        """Have the turn answer what the grant may cover, and leave the rest to aiohttp."""
+        grant, waiter = self._grant, self._waiter
+        # Where aiohttp waits for a request it has none, nor has it anything to send but what is with the transport.
+        if grant is None or waiter is None or waiter.done() or self.held or self.late or self._paused:
+            self._receive(data)
+            return
+        self.held = True
+        asked = grant.asked
+        if not asked:
+            self._turn.add(grant)
+        asked.append((self, data))
+
+    def _receive(self, data: bytes) -> None:
         self._turn.sharing.asked = self._loop.time()
         if self.held or self.late:
             self._wait(data)
             return
         waiter, grant = self._waiter, self._grant
-        idle = self._clean and waiter is not None and not waiter.done() and not self._messages
         if grant is not None:
-            if idle and self._repeat(grant, data):
-                return
             # A quick client asks again before aiohttp has come back from its last answer: soon it will be idle.
             returning = waiter is None and not self._messages and (self._plain or self._ended)
-            if self._clean and returning and grant.wanted(data):
+            if returning and grant.alike(data):
                 self._wait(data)
                 if self._ended:
                     self._loop.call_soon(self._when_idle)
                 return
-        self._pass_on(data, alone=idle or (self._clean and self._request_count == 0))
+        idle = waiter is not None and not waiter.done() and not self._messages
+        self._pass_on(data, alone=self._clean and (idle or self._request_count == 0))
 
     def _wait(self, data: bytes) -> None:
         self.late.append(data)
@@ -128,6 +139,8 @@ class Lane(Connection):
         super().data_received(data)
         self._clean = self._clean and data.find(END) == len(data) - len(END) and self._request_count == before + 1
         self._pattern = data if alone and self._clean else None
+        if not self._clean:
+            self._grant = None
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's signature
         """What is under way, a handler's answer or one of the lane's, has ``timeout`` seconds to end; then it is cut."""
@@ -153,24 +166,6 @@ class Lane(Connection):
         """Repeat this from now on."""
         self._grant, self._plain = grant, True
 
-    def _repeat(self, grant: Grant, chunk: bytes) -> bool:
-        """Whether the chunk is answered here; False leaves it, whole and unanswered, to aiohttp."""
-        wanted = grant.wanted(chunk)
-        if wanted is None or self._paused:
-            return False
-        start, stop = wanted
-        offset = grant.layout.locate(start, stop)
-        length = stop - start
-        if offset is None or length > PIECE or not grant.opened.residency.resident(offset, length):
-            return False
-        now = self._loop.time()  # of this turn of the loop, in whole milliseconds
-        if now != grant.dated:
-            grant.dated, grant.date = now, rfc822_formatted_time().encode()
-        self._next_keepalive_close_time = now + self._keepalive_timeout
-        self.held = True
-        self._turn.add((self, grant, chunk, grant.head % (start, stop - 1, length, grant.date), offset, length))
-        return True
-
     def go_on(self) -> None:
         """The answer is with the kernel: read again, beginning with what came meanwhile."""
         self.held = False
@@ -181,9 +176,10 @@ class Lane(Connection):
         for data in late:
             self.data_received(data)
 
-    def decline(self, chunk: bytes) -> None:
-        """Have aiohttp answer what was held, now that its grant has ended."""
-        self._grant = None
+    def decline(self, chunk: bytes, *, ended: bool) -> None:
+        """Have aiohttp answer what was held: its grant has ``ended``, or is not for this."""
+        if ended:
+            self._grant = None
         if self.transport is not None:
             self._pass_on(chunk, alone=True)
         self.go_on()
@@ -191,7 +187,6 @@ class Lane(Connection):
     def finish(self, grant: Grant, head: bytes, offset: int, length: int) -> None:
         """Send, as the socket takes it, what is left of an answer."""
         if self.outlet is not None:
-            self._hush()
             self._sender = self._loop.create_task(self._finish(self.outlet, grant, head, offset, length))
 
     async def _finish(self, outlet: Outlet, grant: Grant, head: bytes, offset: int, length: int) -> None:
@@ -207,7 +202,7 @@ class Lane(Connection):
             self.drop()  # a connection that waits for the rest of an answer would wait for ever
             raise
         else:
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+            self.answered = self._loop.time()
             self._sender = None
             self.go_on()
         finally:
@@ -219,9 +214,9 @@ class Lane(Connection):
             self.transport.pause_reading()
 
     def _process_keepalive(self) -> None:
-        # aiohttp takes the connection for idle while an answer of ours is under way.
-        if self.held:
-            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        # aiohttp takes the connection for idle while an answer of ours is under way, and does not know when the last one left.
+        used = self._loop.time() if self.held else self.answered
+        self._next_keepalive_close_time = max(self._next_keepalive_close_time, used + self._keepalive_timeout)
         super()._process_keepalive()
 
     def cut(self) -> None:

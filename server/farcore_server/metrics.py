@@ -85,11 +85,11 @@ class Metrics:
         self.rows = rows or Rows(1)
         self._row = self.rows.row(worker)
 
-    def count(self, route: str, status: int, sent: int) -> None:
-        """One answer with ``sent`` bytes of body; 0.15 us, for the hot lane."""
+    def count(self, route: str, status: int, sent: int, answers: int = 1) -> None:
+        """So many answers with ``sent`` bytes of body in all."""
         row = self._row
         at = _AT.get(route, 0)
-        row[at + status] += 1
+        row[at + status] += answers
         row[at] += sent
 
     def count_sent(self, route: str, sent: int) -> None:

@@ -9,10 +9,12 @@ import asyncio
 import os
 import socket
 from collections.abc import Callable, Sequence
+from os import writev
 from typing import Final
 
 from farcore.errors import FarcoreError, FaultError, SourceChangedError
 from farcore_server.body import PIECE
+from farcore_server.mapping import MappedSource
 from farcore_server.opened import Opened
 from farcore_server.residency import Residency
 
@@ -25,6 +27,8 @@ MOST: Final = 8 << 20
 QUIET: Final = 0.03
 # sendfile(2) from the middle of a page has 17 pages in every 16 buffers of its pipe.
 PAGE: Final = 4096
+# Up to here an answer is one system call, from the map; above, sendfile costs a second one and copies nothing.
+MAPPED: Final = 32 << 10
 # What the kernel may hold unsent of one connection; the rest of a slow reader's megabytes stays in the file.
 UNSENT: Final = 512 << 10
 
@@ -77,10 +81,14 @@ class Outlet:
         self._socket.detach()
         self._fd = self._watched = -1
 
-    def write(self, head: bytes, content: memoryview) -> int:
-        """How many bytes of both the kernel took at once."""
+    def give(self, head: bytes, source: MappedSource, offset: int, length: int) -> int:
+        """How many bytes of a whole answer the kernel took at once; errors as sendfile()."""
+        whole = source.whole
+        if length > MAPPED or whole is None:
+            sent = self.send(head, socket.MSG_MORE)
+            return sent + self.sendfile(source.fd, offset, length) if sent == len(head) else sent
         try:
-            return os.writev(self._fd, (head, content))
+            return writev(self._fd, (head, whole[offset : offset + length]))
         except BlockingIOError:
             return 0
 
@@ -122,7 +130,7 @@ class Outlet:
     async def send_parts(self, parts: Sequence[bytes | memoryview]) -> None:
         """Send them all, one after the other, in one system call if the socket takes them."""
         try:
-            sent = os.writev(self._fd, parts)
+            sent = writev(self._fd, parts)
         except BlockingIOError:
             sent = 0
         for part in parts:

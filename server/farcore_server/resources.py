@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import secrets
 from typing import Final
+from weakref import WeakValueDictionary
 
 from aiohttp import HttpVersion11, web
 
@@ -34,6 +35,8 @@ class Resources:
 
     def __init__(self, catalogue: Catalogue, access: Access, metrics: Metrics) -> None:
         self.catalogue, self.access, self.metrics = catalogue, access, metrics
+        # Connections that ask alike share what they were granted, for as long as one of them lasts.
+        self._grants: WeakValueDictionary[tuple[object, ...], Grant] = WeakValueDictionary()
 
     async def vmcore(self, request: web.Request) -> web.StreamResponse:
         """The dump as one ELF vmcore; with ?normalised in the kernel's own layout."""
@@ -117,7 +120,8 @@ class Resources:
         head = template(f"HTTP/1.1 {response.status} {response.reason}", response.headers, layout.size)
         if halves is not None and head is not None:
             route = request.match_info.route.name or ""
-            lane.arm(Grant(*halves, head, opened, layout, route, self.access, request[GRANT].version))
+            what = (*halves, *head, opened, layout, route, self.access, request[GRANT].version)
+            lane.arm(self._grants.setdefault(what, Grant(*what)))
 
 
 def _fill(request: web.Request) -> bool:

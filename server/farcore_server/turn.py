@@ -7,26 +7,28 @@ all answers of a turn share. One that was sent from a file that has changed sinc
 from __future__ import annotations
 
 import asyncio
-import socket
+import logging
+from functools import lru_cache
+from itertools import repeat
 from typing import TYPE_CHECKING, Final
+
+from aiohttp.helpers import rfc822_formatted_time
 
 from farcore.errors import FarcoreError
 from farcore_server.access import Access
-from farcore_server.grant import Grant
+from farcore_server.grant import Asked, Grant
 from farcore_server.metrics import Metrics
 from farcore_server.opened import Opened
-from farcore_server.outlet import Outlet, Sharing
+from farcore_server.outlet import Sharing
+from farcore_server.residency import BITS, CHUNK
 
 if TYPE_CHECKING:
     from farcore_server.lane import Lane
 
-# Up to here an answer is one system call, from the map; above, sendfile costs a second one and copies nothing.
-MAPPED: Final = 32 << 10
+LOG: Final = logging.getLogger(__name__)
+
 # No more than this is sent in a turn of the loop: others wait for 1 ms at most.
 TURN: Final = 4 << 20
-
-# Who asked, by which grant, the request itself, the answer's head, and where its bytes lie in the file.
-Answer = tuple["Lane", Grant, bytes, bytes, int, int]
 
 
 class Turn:
@@ -34,71 +36,118 @@ class Turn:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, metrics: Metrics) -> None:
         self.loop, self.metrics = loop, metrics
-        self._answers: list[Answer] = []
+        self._granted: list[Grant] = []
         self.sharing = Sharing()
 
-    def add(self, answer: Answer) -> None:
-        """Send it at the end of the turn."""
-        if not self._answers:
+    def add(self, grant: Grant) -> None:
+        """Answer at the end of the turn what is asked by it until then."""
+        if not self._granted:
             self.loop.call_soon(self.flush)
-        self._answers.append(answer)
+        self._granted.append(grant)
 
     def flush(self) -> None:
         """Send what is granted still, TURN bytes of it at most; pass on what is not."""
-        answers, self._answers = self._answers, []
-        given: list[tuple[Lane, Opened]] = []
-        asked: tuple[Opened, Access, int] | None = None
-        holds = False
-        sent = 0
-        for i, (lane, grant, chunk, head, offset, length) in enumerate(answers):
-            if sent >= TURN:
-                self._answers = answers[i:] + self._answers
-                self.loop.call_soon(self.flush)
-                break
-            if asked != (question := (grant.opened, grant.access, grant.version)):
-                asked = question
-                holds = grant.access.holds(grant.version) and grant.opened.current()
-            if not holds:
-                lane.decline(chunk)
-            elif lane.outlet is not None:  # else its connection has been lost
-                self._send(lane, lane.outlet, grant, head, offset, length)
-                given.append((lane, grant.opened))
-                sent += length
-        self._look_again(given)
+        granted, self._granted = self._granted, []
+        self.sharing.asked = now = self.loop.time()
+        date = _date(rfc822_formatted_time())
+        looks: dict[tuple[Opened, Access, int, str], _Look] = {}
+        left = TURN
+        for grant in granted:
+            if left <= 0:
+                self.add(grant)
+                continue
+            asked, grant.asked = grant.asked, []
+            about = grant.opened, grant.access, grant.version, grant.route
+            try:
+                look = looks.get(about) or looks.setdefault(about, _Look(*about, now))
+                left = self._answer(grant, asked, look, left, date)
+            except Exception as error:
+                for lane, _ in asked:
+                    self._fails(error, lane, grant, 0)
+        for look in looks.values():
+            self.metrics.count(look.route, 206, look.sent, len(look.given))
+            look.again()
 
-    def _send(self, lane: Lane, outlet: Outlet, grant: Grant, head: bytes, offset: int, length: int) -> None:
-        """Give the kernel all it takes; the lane finishes the rest."""
-        source = grant.opened.source
-        try:
-            if length <= MAPPED and source.whole is not None:
-                sent = outlet.write(head, source.whole[offset : offset + length])
-            else:
-                sent = outlet.send(head, socket.MSG_MORE)
-                if sent == len(head):
-                    sent += outlet.sendfile(source.fd, offset, length)
-        except ConnectionError:
-            lane.drop()
-            return
-        except (FarcoreError, OSError):
+    def _answer(self, grant: Grant, asked: list[Asked], look: _Look, most: int, date: bytes) -> int:
+        """Answer what was asked by ``grant`` until ``most`` bytes are sent, and return how many of those are left then."""
+        before, source, known, said, end, left = grant.before, look.source, look.known, 0, b"", most
+        wants = grant.wanted([chunk for _, chunk in asked]) if look.holds else repeat(None)
+        rest = iter(asked)
+        for (lane, chunk), wanted in zip(rest, wants, strict=False):
+            if left <= 0:
+                self._put_off(grant, [(lane, chunk), *rest])
+                break
+            outlet = lane.outlet
+            if outlet is None:
+                continue  # its connection has been lost
+            offset = 0
+            try:
+                if wanted is None:
+                    lane.decline(chunk, ended=not look.holds)
+                    continue
+                offset, length, digits = wanted
+                # The common case of resident().
+                remembered = offset >> BITS in known and (offset + length - 1) >> BITS in known and length <= CHUNK
+                if not remembered and not look.residency.resident(offset, length):
+                    lane.decline(chunk, ended=False)
+                    continue
+                if length != said:
+                    said, end = length, grant.end(length, date)
+                head = before + digits + end
+                sent = outlet.give(head, source, offset, length)
+                look.given.append(lane)
+                left -= length
+                lane.answered = look.now
+                if sent == len(head) + length:
+                    lane.held = False
+                    if lane.late:
+                        lane.go_on()
+                else:
+                    body = max(0, sent - len(head))
+                    lane.finish(grant, head[sent:], offset + body, length - body)
+            except Exception as error:
+                self._fails(error, lane, grant, offset)
+        look.sent += most - left
+        return left
+
+    def _put_off(self, grant: Grant, rest: list[Asked]) -> None:
+        if not grant.asked:
+            self.add(grant)
+        grant.asked[:0] = rest
+
+    def _fails(self, error: Exception, lane: Lane, grant: Grant, offset: int) -> None:
+        """End this connection; the others of the turn have their answers whatever is wrong with this one."""
+        if isinstance(error, FarcoreError | OSError) and not isinstance(error, ConnectionError):
             if grant.opened.unchanged():
-                source.fails(offset)
+                grant.opened.source.fails(offset)
             lane.cut()
             return
-        self.metrics.count(grant.route, 206, length)
-        if sent == len(head) + length:
-            lane.held = False
-            if lane.late:
-                lane.go_on()
-        else:
-            body = max(0, sent - len(head))
-            lane.finish(grant, head[sent:], offset + body, length - body)
+        if not isinstance(error, ConnectionError):
+            LOG.error("an answer of the route %s ended in an error that nobody had thought of", grant.route, exc_info=error)
+        lane.drop()
 
-    def _look_again(self, given: list[tuple[Lane, Opened]]) -> None:
-        opened: Opened | None = None
-        unchanged = True
-        for lane, source in given:
-            if source is not opened:
-                opened = source
-                unchanged = opened.unchanged()
-            if not unchanged:
+
+class _Look:
+    """What is asked of a dump's file once for all its answers in a turn, before they leave and after."""
+
+    __slots__ = ("given", "holds", "known", "now", "opened", "residency", "route", "sent", "source")
+
+    def __init__(self, opened: Opened, access: Access, version: int, route: str, now: float) -> None:
+        self.opened, self.residency, self.source, self.route, self.now = opened, opened.residency, opened.source, route, now
+        self.holds = access.holds(version) and opened.current()
+        self.known = opened.residency.known()
+        # Who was sent something, and how much they were all in all.
+        self.given: list[Lane] = []
+        self.sent = 0
+
+    def again(self) -> None:
+        """Cut those whose file has changed since."""
+        if self.given and not self.opened.unchanged():
+            for lane in self.given:
                 lane.cut()
+
+
+@lru_cache(1)
+def _date(now: str) -> bytes:
+    """The same object all through a second."""
+    return now.encode()

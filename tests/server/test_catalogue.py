@@ -216,6 +216,25 @@ async def test_a_link_that_is_turned_outwards_between_scans_is_not_followed(tmp_
     assert "leads out of the served directory" in answer.reason
 
 
+async def test_a_dump_whose_storage_fails_keeps_its_mark_however_many_are_read_after_it(tmp_path: Path) -> None:
+    for number in range(MAX_OPEN + 2):
+        file(b"%08d" % number).write(tmp_path / f"vmcore-{number:04}")
+    found = catalogue(tmp_path)
+    dumps = sorted(found.dumps.values(), key=lambda dump: dump.name)
+    broken = await opened(found, dumps[0])
+    broken.source.fails(4096)
+    for dump in dumps[1:]:
+        await opened(found, dump)
+    assert [dump.name for dump in found.marked().values() if dump.state == "incomplete"] == ["vmcore-0000"]
+    # Where all of them fail, there is room for another one still.
+    others = [await opened(found, dump) for dump in dumps[3:]]
+    for each in others:
+        each.source.fails(4096)
+    for dump in dumps[1:3]:
+        assert bytes_of(await opened(found, dump))[-8:] == dump.name[-4:].rjust(8, "0").encode()
+    assert broken.source.failed == {4096}
+
+
 async def test_only_so_many_dumps_stay_open_and_one_in_use_stays_readable(tmp_path: Path) -> None:
     for number in range(MAX_OPEN + 1):
         file(b"%08d" % number).write(tmp_path / f"vmcore-{number:04}")

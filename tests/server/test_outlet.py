@@ -25,7 +25,7 @@ from farcore_server.body import PIECE
 from farcore_server.catalogue import Catalogue
 from farcore_server.inspection import Rules
 from farcore_server.opened import Opened
-from farcore_server.outlet import MOST, QUIET, TURN, UNSENT, Outlet, Sharing
+from farcore_server.outlet import MAPPED, MOST, QUIET, TURN, UNSENT, Outlet, Sharing
 from tests.elfwriter import Dump, load
 from tests.storage import disk
 
@@ -116,17 +116,18 @@ def test_without_uvloop_there_is_no_outlet() -> None:
 
 def test_what_the_kernel_does_not_take_is_told_and_never_an_error(path: Path) -> None:
     async def main() -> None:
+        dump = await opened(path)
         async with connected() as (outlet, client, _):
-            assert outlet.write(b"head", memoryview(b"body")) == 8
+            assert outlet.give(b"head", dump.source, 1, 3) == 7
             assert outlet.send(b"more") == 4
             taken = 0
             while piece := outlet.send(memoryview(CONTENT)[taken:]):
                 taken += piece
             assert 0 < taken < SIZE
-            assert outlet.write(b"head", memoryview(CONTENT)) == 0
-            dump = await opened(path)
+            for length in (4096, MAPPED + 1):
+                assert outlet.give(b"head", dump.source, 0, length) == 0
             assert outlet.sendfile(dump.source.fd, 0, 4096) == 0
-            assert await asyncio.to_thread(read, client, 12 + taken) == b"headbodymore" + CONTENT[:taken]
+            assert await asyncio.to_thread(read, client, 11 + taken) == b"headELFmore" + CONTENT[:taken]
 
     on_uvloop(main())
 
