@@ -52,6 +52,10 @@ class Kdump(Source):
         self._cache = cache or PageCache(0)
         # Of this Kdump, in a cache that others share.
         self._number = next(_numbers)
+        # Pages of zeros share one descriptor's bytes (makedumpfile 1.7.2: write_kdump_pages_and_bitmap_cyclic): of each part,
+        # by its rank, those seen last. Whoever has them is decompressed no more, and is not in the cache many times over.
+        self._zero: dict[int, _Row] = {}
+        self._nothing = bytes(self.block)
 
     @classmethod
     def open(cls, below: Sequence[Source], *, index: Index | None = None, cache: PageCache | None = None) -> Kdump:
@@ -64,7 +68,7 @@ class Kdump(Source):
     def through(self, below: Callable[[Source], Source]) -> Kdump:
         """The same dump and the same cached pages, its files read through what ``below`` makes of them."""
         other = Kdump([replace(part, below=below(part.below)) for part in self.parts], self.index, self._cache)
-        other._number = self._number
+        other._number, other._zero = self._number, self._zero
         return other
 
     def memory(self) -> Space:
@@ -91,7 +95,9 @@ class Kdump(Source):
             return held
         part = self._part(rank)
         try:
-            offset, size, flags = self._row(part, rank)
+            row = offset, size, flags = self._row(part, rank)
+            if row == self._zero.get(part.rank):
+                return self._nothing
             if not offset or size > self.block:  # of offset 0: makedumpfile got no further
                 raise self._unreadable(rank)
             stored = bytes(part.below.pread(offset, size))
@@ -101,6 +107,9 @@ class Kdump(Source):
         found = stored if read is None else read(stored, self.block)
         if found is None or len(found) != self.block:
             raise self._unreadable(rank)
+        if found == self._nothing:
+            self._zero[part.rank] = row
+            return self._nothing
         self._cache.put((self._number, rank), found)
         return found
 
@@ -156,15 +165,17 @@ class Kdump(Source):
         if len(bad):
             raise self._unreadable(rank + int(bad[0]))
         rows = _rows(descriptors)
-        # Pages that are all zeros share one descriptor's bytes (makedumpfile 1.7.2: write_kdump_pages_and_bitmap_cyclic).
-        pages: dict[_Row, Page] = {}
-        for span in _spans(sorted(set(rows))):
+        zero = self._zero.get(part.rank)
+        pages: dict[_Row, Page] = {} if zero is None else {zero: self._nothing}
+        for span in _spans(sorted(set(rows) - pages.keys())):
             try:
                 if (lost := self._decompress(part, span, pages)) is None:
                     continue
             except FaultError as error:
                 raise self._unreadable(rank + rows.index(span[0])) from error
             raise self._unreadable(rank + rows.index(lost))
+        if zero is None and (row := next((row for row, page in pages.items() if page == self._nothing), None)) is not None:
+            self._zero[part.rank] = row
         return [pages[row] for row in rows]
 
     def _decompress(self, part: Part, span: list[_Row], into: dict[_Row, Page]) -> _Row | None:
@@ -205,15 +216,14 @@ class Kdump(Source):
             )
             rows = _rows(found[doubtful])
             pages = self._readable(part, sorted(set(rows)))
-            nothing = bytes(self.block)
-            of_zeros = {row for row, page in pages.items() if page == nothing}
+            of_zeros = {row for row, page in pages.items() if page == self._nothing}
             zero[doubtful] = [row in of_zeros for row in rows]
         return zero
 
     def _readable(self, part: Part, wanted: list[_Row]) -> dict[_Row, Page]:
         """What can be read of these."""
         pages: dict[_Row, Page] = {}
-        for span in _spans(wanted) if wanted else ():
+        for span in _spans(wanted):
             try:
                 while span and (lost := self._decompress(part, span, pages)) is not None:
                     span = span[span.index(lost) + 1 :]
@@ -234,6 +244,8 @@ def _rows(descriptors: npt.NDArray[np.void]) -> list[_Row]:
 
 def _spans(wanted: list[_Row]) -> Iterator[list[_Row]]:
     """Neighbours in the file, in its order, as stretches that are read as one."""
+    if not wanted:
+        return
     begin, end, first = wanted[0][0], wanted[0][0], 0
     for i, (offset, size, _) in enumerate(wanted):
         if offset > end + _GAP or offset + size - begin > _SPAN:

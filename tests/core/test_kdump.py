@@ -255,6 +255,25 @@ def test_what_is_read_again_comes_from_the_cache_which_keeps_its_bound() -> None
     assert cache.held == cache.limit
 
 
+@pytest.mark.parametrize("together", [1, 6])
+def test_the_bytes_that_all_pages_of_zeros_share_are_read_once_and_no_such_page_takes_room(together: int) -> None:
+    """One page at a time, and six, of which one is not zero; in each of the two parts of a set."""
+    zeros = {frame: bytes(BLOCK) for frame in range(200) if frame % 6}
+    pages = {frame: page(frame) for frame in range(0, 200, 6)} | zeros
+    parts = [Faulty(BytesSource(kdumpwriter.Kdump(pages=pages, split=split).tobytes())) for split in ((0, 100), (100, 200))]
+    cache = PageCache(1 << 20)
+    dump = Kdump.open(parts, cache=cache).memory()
+    frames = range(1, 200 - together) if together > 1 else sorted(zeros)
+    for frame in frames:
+        wanted = b"".join(pages[frame + i] for i in range(together))
+        assert dump.pread(frame * BLOCK, len(wanted)) == wanted
+    if together == 1:
+        assert cache.held < 4 * BLOCK
+    for part in parts:
+        at = Diskdump.read(part).descriptors_at + 24 * sum(part is not parts[1] if f < 100 else part is parts[1] for f in pages)
+        assert sum(offset == at and length >= BLOCK for offset, length in part.asked) <= 1
+
+
 def test_the_storage_failing_is_a_fault_at_the_physical_address() -> None:
     below = BytesSource(kdumpwriter.Kdump(pages={frame: page(frame) for frame in range(8)}).tobytes())
     kdump = Kdump.open([below])
