@@ -144,6 +144,12 @@ class Kdump:
         return b"".join(struct.pack(f"{ORDER[self.data]}QIIQ", *row, 0) for row in rows), b"".join(stored)
 
 
+def fragment(number: int) -> bytes:
+    """What the ``number``th page of fragments() holds: of every eighth of a thousand zeros."""
+    number %= 1000
+    return bytes([number % 251]) * 2048 + hashlib.sha256(str(number).encode()).digest() * 64 if number % 8 else bytes(4096)
+
+
 def fragments(count: int, compress: str = "lzo") -> bytes:
     """A dump of which every second frame was kept: ``count`` of them, with a thousand different pages among them."""
     flag, pack = COMPRESS[compress]
@@ -155,7 +161,7 @@ def fragments(count: int, compress: str = "lzo") -> bytes:
     at = len(head) + 2 * bitmap + 24 * count
     rows, stored = [], []
     for i in range(1000):
-        page = pack(bytes([i % 251]) * 2048 + hashlib.sha256(str(i).encode()).digest() * 64) if i % 8 else pack(bytes(4096))
+        page = pack(fragment(i))
         rows.append(struct.pack("<QIIQ", at, len(page), flag, 0))
         stored.append(page)
         at += len(page)

@@ -18,15 +18,16 @@ from farcore.elf import Elf
 from farcore.hosts import HOSTS, host
 from farcore.source import BytesSource
 from farcore.space import PhysicalSpace
+from farcore.vmcore import LISTED
 from farcore_server.catalogue import Catalogue
 from farcore_server.inspection import Rules
 from tests import pages_wire
 from tests.elfwriter import Dump as File
 from tests.elfwriter import load, note
 from tests.http1 import Connection
-from tests.kdumpwriter import Kdump, flattened
+from tests.kdumpwriter import Kdump, flattened, fragment, fragments
 from tests.live import Live, Serve
-from tests.served import QUICK, Said, listed, until
+from tests.served import QUICK, Said, listed, only, until
 from tests.storage import disk
 
 BLOCK = 4096
@@ -289,6 +290,35 @@ def test_a_damaged_page_cuts_a_stream_and_is_named_in_a_batch(serve: Serve, tmp_
         (frame,) = ask(server, links, items)
     assert frame.runs == [(pages_wire.DATA, BLOCK), (pages_wire.UNREADABLE, BLOCK), (pages_wire.DATA, BLOCK)]
     assert frame.data == PAGES[6] + PAGES[8]
+
+
+def test_a_dump_in_very_many_fragments_is_served_whole_and_described_in_part(serve: Serve, tmp_path: Path) -> None:
+    count = 70_000
+    (tmp_path / "vmcore").write_bytes(fragments(count))
+    live = serve(tmp_path, "--host-arch", "x86_64")
+    with Connection(live.url, timeout=60) as server:
+        dump = only(server)
+        links = dump["links"]
+        assert (dump["state"], dump["elf"]["phnum"]) == ("ready", 1 + count)
+        assert (len(dump["segments"]), dump["segments_left_out"]) == (LISTED - 1, count - LISTED + 1)
+        (warning,) = dump["verdict"]["warnings"]
+        assert warning.startswith("the dump is in 70,000 fragments, more than crash and makedumpfile take in an ELF core: ")
+        headers = server.get(links["vmcore"], Range="bytes=0-4199999").body
+        elf = Elf.first(BytesSource(headers))
+        assert (elf.count, len(Elf.open(BytesSource(headers)).loads)) == (1 + count, count)
+        for number in (0, 1, 8, 4097, count - 1):
+            at = number * 2 * BLOCK
+            assert server.get(links["physical"], Range=f"bytes={at}-{at + BLOCK - 1}").body == fragment(number)
+            assert server.get(links["physical"], Range=f"bytes={at + BLOCK}-{at + BLOCK}").status == 404
+            offset = dump["size"] - (count - number) * BLOCK
+            several = server.get(links["vmcore"], Range=f"bytes={offset}-{offset + 3 * BLOCK - 1}").body
+            assert several == b"".join(fragment(i) for i in range(number, min(count, number + 3)))
+        frames = ask(server, links, [("physical", 0, 9 * 2 * BLOCK)])
+        assert b"".join(frame.data for frame in frames) == b"".join(fragment(i) for i in (*range(1, 8),))
+        runs = json.loads(server.get(links["map"]).body)["runs"]
+    kinds = [run["kind"] for run in runs]
+    assert kinds[::2] == ["zero" if i % 1000 % 8 == 0 else "data" for i in range(count)]
+    assert set(kinds[1::2]) == {"excluded"}
 
 
 def test_a_dump_whose_disk_fails_is_listed_as_such_and_read_again_at_the_next_search(tmp_path: Path) -> None:

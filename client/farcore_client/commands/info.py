@@ -174,7 +174,9 @@ def _memory(dump: Fields) -> Iterator[Entry]:
         titles = tuple(Text(title, "dim") for title, _, _ in _COLUMNS)
         rows = [titles, *(tuple(_cell(one, name, address) for _, name, address in _COLUMNS) for one in segments[:MANY])]
         head, *lines = aligned(rows, right=frozenset(range(len(_COLUMNS))))
-        yield "segments", [head, *_first(lines, "segment", len(segments) + (dump.number("segments_left_out") or 0))]
+        more = dump.number("segments_left_out") or 0
+        where = "the vmcore's own headers have them" if more else "--json has them"
+        yield "segments", [head, *_first(lines, "segment", len(segments) + more, where)]
     notes = Counter(" ".join(filter(None, (one.text("name"), one.text("type")))) for one in dump.several("notes"))
     if notes:
         yield "notes", _first([Text(f"{count:,} × {name}") for name, count in notes.items()], "kind")
@@ -219,10 +221,10 @@ def _kernel(dump: Fields) -> Iterator[Entry]:
         yield "vmcoreinfo", [*shown, Text(f"and {_counted(rest, 'line')} more; --json has them", "dim")] if rest else shown
 
 
-def _first(lines: list[Text], what: str, count: int | None = None) -> list[Text]:
-    """The first MANY lines, and how many of ``count`` (as many as there are lines) are left out."""
+def _first(lines: list[Text], what: str, count: int | None = None, where: str = "--json has them") -> list[Text]:
+    """The first MANY lines, how many of ``count`` (as many as there are lines) are left out, and where those are."""
     rest = (len(lines) if count is None else count) - len(lines[:MANY])
-    return [*lines[:MANY], Text(f"and {_counted(rest, what)} more; --json has them", "dim")] if rest else lines
+    return [*lines[:MANY], Text(f"and {_counted(rest, what)} more; {where}", "dim")] if rest else lines
 
 
 def _exact(size: int) -> str:
