@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -41,15 +41,21 @@ def noisy(serve_all_along: Serve, tmp_path_factory: pytest.TempPathFactory) -> t
 
 
 @contextmanager
-def between(url: str, ends: Ends, *, stall: bool = False) -> Iterator[str]:
-    """A TCP proxy before ``url`` that ends each connection, or falls silent on it, after so many bytes of answers."""
+def between(url: str, ends: Ends = lambda number: None, *, stall: bool = False, instead: Sequence[bytes] = ()) -> Iterator[str]:
+    """A TCP proxy before ``url`` that ends each connection, or falls silent on it, after so many bytes of answers.
+
+    The first POSTs are answered with ``instead``.
+    """
     to = urlsplit(url)
-    count = 0
+    count, answers = 0, list(instead)
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def forward(source: socket.socket, target: socket.socket, left: int | None) -> None:
             with suppress(OSError):
                 while piece := source.recv(1 << 14):
+                    if piece.startswith(b"POST") and answers:
+                        source.sendall(answers.pop(0))
+                        break
                     target.sendall(piece if left is None else piece[:left])
                     if left is not None and (left := left - len(piece)) <= 0:
                         break
@@ -118,29 +124,66 @@ def test_a_server_that_cannot_answer_now_is_asked_again_when_it_says(farcore: Fa
     assert (retry["seconds"], status[:3] in retry["error"]) == (1.0, True)
 
 
-def test_a_dump_that_is_removed_or_truncated_midway_is_a_sentence_and_no_file(
-    farcore: Farcore, serve: Serve, tmp_path: Path
+@pytest.mark.parametrize("status", ["500 Internal Server Error", "503 Service Unavailable", "429 Too Many Requests"])
+def test_a_batch_that_is_refused_for_now_is_asked_for_again_when_the_server_says(
+    farcore: Farcore, noisy: tuple[Live, Path], tmp_path: Path, status: str
+) -> None:
+    live, path = noisy
+    refusals = [answer(b"later", status, Retry_After="1"), answer(b"later", status)]
+    with between(dump_url(farcore, live.url, path.name), instead=refusals) as url:
+        done = farcore("pull", url, "-o", tmp_path / "copy", "--jobs", "1", "--json")
+    assert done.status == 0
+    assert (tmp_path / "copy").read_bytes() == path.read_bytes()
+    events = [json.loads(line) for line in done.text.splitlines()]
+    retries = [event for event in events if event["event"] == "retry"]
+    assert [(each["seconds"] == 1.0, status[:3] in each["error"]) for each in retries] == [(True, True), (False, True)]
+    assert events[-1]["path"] == "pages"
+
+
+def replaced(path: Path) -> None:
+    """Another dump has its name."""
+    Dump([load(b"another", paddr=0)]).write(path.with_name("new"))
+    os.rename(path.with_name("new"), path)
+
+
+def overwritten(path: Path) -> None:
+    """A byte at its end is another."""
+    with open(path, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+
+
+HARMS: dict[str, Callable[[Path], object]] = {
+    "removed": os.unlink,
+    "truncated": lambda path: os.truncate(path, 1 << 20),
+    "replaced": replaced,
+    "overwritten": overwritten,
+}
+# Bytes of a dump of which a pull at 8 MiB a second has most before it, whatever waits in sockets.
+LARGE = 48 << 20
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_dump_that_is_harmed_midway_is_a_sentence_or_what_it_was(
+    farcore: Farcore, serve: Serve, tmp_path: Path, harm: str
 ) -> None:
     folder = tmp_path / "dumps"
     folder.mkdir()
-    content = random.Random(9).randbytes(12 << 20)
-    for harm in (os.unlink, lambda path: os.truncate(path, 1 << 20)):
-        path = Dump([load(content, paddr=0)]).write(folder / "a.elf")
-        live = serve(folder, "--rescan", "0.2")
-        url = dump_url(farcore, live.url, "a.elf")
-        command = [str(SCRIPT), "pull", url, "-o", str(tmp_path / "copy"), "--limit-rate", "3M", "--compress", "none"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as pull:
-            until(lambda: (tmp_path / "copy.journal").exists())
-            harm(path)
-            _, said = pull.communicate()
-        assert pull.returncode in (0, 1)
-        if pull.returncode:
-            assert re.search("replaced or removed|no dump with this id|two versions are never mixed", said), said
-            assert not (tmp_path / "copy").exists()
-        else:  # all of it was under way already
-            assert (tmp_path / "copy").read_bytes()[-100:] == content[-100:]
-        for left in tmp_path.glob("copy*"):
-            left.unlink()
+    content = random.Random(9).randbytes(LARGE)
+    path = Dump([load(content, paddr=0)]).write(folder / "a.elf")
+    url = dump_url(farcore, serve(folder, "--rescan", "0.2").url, "a.elf")
+    command = [str(SCRIPT), "pull", url, "-o", str(tmp_path / "copy"), "--limit-rate", "8M", "--compress", "none"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as pull:
+        until(lambda: (tmp_path / "copy.journal").exists())
+        HARMS[harm](path)
+        _, said = pull.communicate()
+    if pull.returncode == 0:
+        # What has no name any more is still read by who has it open.
+        assert harm in ("removed", "replaced")
+        assert (tmp_path / "copy").read_bytes().endswith(content)
+        return
+    assert re.search("replaced or removed|no dump with this id|two versions are never mixed", said), said
+    assert not (tmp_path / "copy").exists()
 
 
 def until(holds: Callable[[], bool]) -> None:
