@@ -8,7 +8,7 @@ BIN := .venv/bin
 FUZZ_SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-tools test-vm test-wheel test-debian lint types fuzz bench clean
+.PHONY: help demo test test-tools test-vm test-wheel test-debian lint types fuzz bench man clean
 
 help: ## what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -39,7 +39,7 @@ lint: .venv/.dev ## style, format, and which package may import which
 	$(BIN)/lint-imports --no-logo
 
 types: .venv/.dev ## mypy --strict
-	$(BIN)/mypy core server client tests benchmarks deploy/kdump/collect.py
+	$(BIN)/mypy core server client tests benchmarks docs/manpages.py deploy/kdump/collect.py
 
 fuzz: .venv/.dev .venv/.fuzz ## every target in tests/fuzz, FUZZ_SECONDS (60) each
 	set -e; for target in tests/fuzz/fuzz_*.py; do \
@@ -47,6 +47,9 @@ fuzz: .venv/.dev .venv/.fuzz ## every target in tests/fuzz, FUZZ_SECONDS (60) ea
 
 bench: .venv/.dev ## farcore beside nginx, in 15 minutes; needs nginx, gcc and libssl-dev, and root for its cubic half
 	$(BIN)/python -m benchmarks
+
+man: .venv/.dev ## manual pages of every command, in build/man
+	$(BIN)/python docs/manpages.py build/man
 
 clean: ## removes all that was made here
 	rm -rf .venv .cache dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -58,6 +58,7 @@ def program(name: str) -> str | None:
 TOOLS = {
     tool.name: tool
     for tool in (
+        Tool("bash", "bash"),
         Tool("boto3", python=sys.executable),
         Tool("crash", "crash"),
         Tool("curl", "curl"),
@@ -70,6 +71,7 @@ TOOLS = {
         Tool("kdumpfile", "python3-libkdumpfile", python="/usr/bin/python3"),
         Tool("kubernetes_validate", python=sys.executable),
         Tool("makedumpfile", "makedumpfile", "-v"),
+        Tool("man", "man-db"),
         Tool("nginx", "nginx", "-v"),
         Tool("openssl", "openssl", "version"),
         Tool("readelf", "binutils"),
