@@ -22,7 +22,7 @@ from farcore_client.remote import RemoteDump, opened
 from farcore_client.target import Target
 
 # KiB that the kernel reads ahead of crash: what the kernel reads and crash does not is fetched, and learned, for nothing.
-READ_AHEAD: Final = 32
+READ_AHEAD: Final = 16
 
 
 def run(opening: Opening, symbols: Path | None, door: str | None, options: Sequence[str]) -> int:
