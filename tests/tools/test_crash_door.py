@@ -30,7 +30,7 @@ OWN = re.compile(
     re.MULTILINE,
 )
 DUMPS = ("panic", "later", "kdump", "cross")
-WITHIN = 110  # seconds
+WITHIN = 240  # seconds; 20 to 35 where nothing else runs
 
 
 def shown(argv: list[str | Path], environment: Mapping[str, str] = os.environ) -> str:
@@ -90,7 +90,7 @@ def session(request: pytest.FixtureRequest, real_dumps: RealDumps) -> Session:
 
 
 @requires("crash")
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("door", ["remote", "fuse"])
 def test_crash_shows_the_same_through_the_door(real_dumps: RealDumps, server: Live, session: Session, door: str) -> None:
     if door == "fuse" and not os.access("/dev/fuse", os.R_OK | os.W_OK):
