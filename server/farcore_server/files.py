@@ -56,7 +56,9 @@ class Files(NamedTuple):
         """Whether the open files still are the version that was inspected: a system call each."""
         if not dump.identity.holds(os.fstat(self.file.fd)):
             return False
-        return all(part.identity.holds(os.fstat(each.fd)) for part, each in zip(dump.stored.parts, self.others, strict=True))
+        return not self.others or all(
+            part.identity.holds(os.fstat(each.fd)) for part, each in zip(dump.stored.parts, self.others, strict=True)
+        )
 
 
 class Either(Source):

@@ -101,7 +101,7 @@ class Lane(Connection):
         asked.append((self, data))
 
     def _receive(self, data: bytes) -> None:
-        self._turn.sharing.asked = self._loop.time()
+        self._turn.sharing.heard(self._loop.time(), self.outlet)
         if self.held or self.late:
             self._wait(data)
             return
@@ -187,6 +187,7 @@ class Lane(Connection):
     def finish(self, grant: Grant, head: bytes, offset: int, length: int) -> None:
         """Send, as the socket takes it, what is left of an answer."""
         if self.outlet is not None:
+            self._hush()  # or who has asked and shuts its side down would be hung up on
             self._sender = self._loop.create_task(self._finish(self.outlet, grant, head, offset, length))
 
     async def _finish(self, outlet: Outlet, grant: Grant, head: bytes, offset: int, length: int) -> None:

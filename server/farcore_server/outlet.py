@@ -31,21 +31,35 @@ PAGE: Final = 4096
 MAPPED: Final = 32 << 10
 # What the kernel may hold unsent of one connection; the rest of a slow reader's megabytes stays in the file.
 UNSENT: Final = 512 << 10
+# Who takes SOON bytes within EAGER seconds reads as fast as we send, and has AMPLE until the stream's end, all that Linux gives
+# to a socket: under BBR, which lets bytes go as the line would take them, we should wake for every 256 KiB.
+SOON: Final = 8 << 20
+EAGER: Final = 0.5
+AMPLE: Final = 4 << 20
 
 
 class Sharing:
     """What the streams of a process share: the loop's turns, with each other and with those who ask."""
 
-    __slots__ = ("asked", "streams")
+    __slots__ = ("_asked", "_before", "_by", "streams")
 
     def __init__(self) -> None:
-        # Those that push() is at work on, and when, by the loop's clock, anybody asked for something last.
+        # Those that push() is at work on.
         self.streams: set[Outlet] = set()
-        self.asked = float("-inf")
+        # When, by the loop's clock, anybody asked last; which connection that was (None: several); and when another did.
+        self._asked = self._before = float("-inf")
+        self._by: Outlet | None = None
 
-    def most(self, now: float) -> int:
-        """How much one of them may send in this turn."""
-        return PIECE if now - self.asked < QUIET else min(MOST, max(PIECE, TURN // len(self.streams)))
+    def heard(self, now: float, by: Outlet | None) -> None:
+        """Somebody has asked for something."""
+        if by is None or by is not self._by:
+            self._before, self._by = self._asked, by
+        self._asked = now
+
+    def most(self, now: float, stream: Outlet) -> int:
+        """How much this one may send in this turn. Its own request does not count: nobody waits behind it."""
+        asked = self._before if self._by is stream else self._asked
+        return PIECE if now - asked < QUIET else min(MOST, max(PIECE, TURN // len(self.streams)))
 
 
 class Outlet:
@@ -60,7 +74,10 @@ class Outlet:
         # What push() still has to send.
         self._opened: Opened | None = None
         self._offset = self._left = 0
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        # When it began, and with how much left it is told whether its reader is eager.
+        self._begun, self._trial = 0.0, -1
+        self._held = 0
+        self._hold(UNSENT)
 
     @classmethod
     def of(cls, transport: asyncio.BaseTransport, loop: asyncio.AbstractEventLoop, sharing: Sharing) -> Outlet | None:
@@ -141,6 +158,7 @@ class Outlet:
     async def push(self, opened: Opened, offset: int, length: int) -> None:
         """Send bytes of the dump's file, a share of TURN in each turn of the loop, cold ones brought in by a thread first."""
         self._opened, self._offset, self._left = opened, offset, length
+        self._begun, self._trial = self._loop.time(), length - SOON
         self._sharing.streams.add(self)
         try:
             while self._left:
@@ -149,6 +167,7 @@ class Outlet:
         finally:
             self._opened = None
             self._sharing.streams.discard(self)
+            self._hold(UNSENT)
 
     def _pump(self) -> None:
         """A piece, in each turn of the loop in which the socket takes some; a coroutine would cost as much as the piece."""
@@ -169,10 +188,20 @@ class Outlet:
         self._left -= sent
         if not self._left:
             self._settle()
+        elif self._left <= self._trial:
+            self._trial = -1
+            if self._loop.time() - self._begun < EAGER:
+                self._hold(AMPLE)
+
+    def _hold(self, most: int) -> None:
+        """Have the kernel hold so much unsent, about."""
+        if self._held != most and self._fd >= 0:
+            self._held = most
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, most)
 
     def _piece(self, residency: Residency) -> int:
         """How much is sent in this turn: this stream's share up to a page's end, or PIECE; 0 of what is not in memory."""
-        for most in (self._sharing.most(self._loop.time()), PIECE):
+        for most in (self._sharing.most(self._loop.time(), self), PIECE):
             piece = min(self._left, most - self._offset % PAGE)
             if residency.ready(self._offset, piece):
                 return piece

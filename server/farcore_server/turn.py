@@ -48,7 +48,8 @@ class Turn:
     def flush(self) -> None:
         """Send what is granted still, TURN bytes of it at most; pass on what is not."""
         granted, self._granted = self._granted, []
-        self.sharing.asked = now = self.loop.time()
+        now = self.loop.time()
+        self.sharing.heard(now, None)
         date = _date(rfc822_formatted_time())
         looks: dict[tuple[Opened, Access, int, str], _Look] = {}
         left = TURN

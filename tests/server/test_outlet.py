@@ -25,7 +25,7 @@ from farcore_server.body import PIECE
 from farcore_server.catalogue import Catalogue
 from farcore_server.inspection import Rules
 from farcore_server.opened import Opened
-from farcore_server.outlet import MAPPED, MOST, QUIET, TURN, UNSENT, Outlet, Sharing
+from farcore_server.outlet import AMPLE, MAPPED, MOST, QUIET, TURN, UNSENT, Outlet, Sharing
 from tests.elfwriter import Dump, load
 from tests.storage import disk
 
@@ -169,21 +169,31 @@ def test_others_have_their_turn_after_every_piece(path: Path) -> None:
 
 
 def test_streams_share_a_turn_and_have_a_piece_each_while_others_ask() -> None:
-    sharing = Sharing()
+    before: set[Outlet] = set()
 
     async def main() -> None:
         for number in range(1, 20):
             async with connected() as (outlet, _, _):
-                sharing.streams.add(outlet)
-                sharing.asked = float("-inf")
-                assert PIECE <= sharing.most(0.0) <= MOST
-                assert number * sharing.most(0.0) <= max(TURN, number * PIECE)
-                sharing.asked = 5.0
-                assert sharing.most(5.0 + 0.9 * QUIET) == PIECE
-                assert sharing.most(5.0 + 1.1 * QUIET) >= PIECE
+                sharing = Sharing()
+                sharing.streams |= {*before, outlet}
+                before.add(outlet)
+                assert PIECE <= sharing.most(0.0, outlet) <= MOST
+                assert number * sharing.most(0.0, outlet) <= max(TURN, number * PIECE)
+                sharing.heard(5.0, None)
+                assert sharing.most(5.0 + 0.9 * QUIET, outlet) == PIECE
+                assert sharing.most(5.0 + 1.1 * QUIET, outlet) >= PIECE
+                # Its own request counts for the others alone.
+                alone = sharing.most(9.0, outlet)
+                sharing.heard(10.0, outlet)
+                sharing.heard(10.001, outlet)
+                for other in before - {outlet}:
+                    assert sharing.most(10.01, other) == PIECE
+                assert sharing.most(10.01, outlet) == alone
+                sharing.heard(10.01, None)
+                assert sharing.most(10.02, outlet) == PIECE
 
     on_uvloop(main())
-    assert len(sharing.streams) == 19
+    assert len(before) == 19
 
 
 def test_the_kernel_holds_little_more_than_unsent_and_the_window_for_who_reads_nothing(path: Path) -> None:
@@ -199,6 +209,25 @@ def test_the_kernel_holds_little_more_than_unsent_and_the_window_for_who_reads_n
             (unacknowledged,) = struct.unpack("i", fcntl.ioctl(raw.fileno(), termios.TIOCOUTQ, bytes(4)))
             assert 0 < unacknowledged <= UNSENT + 2 * PIECE
             pushing.cancel()
+
+    on_uvloop(main())
+
+
+@pytest.mark.parametrize(("pause", "most"), [(0.0, AMPLE), (0.02, UNSENT)])
+def test_an_eager_reader_has_more_in_the_kernel_until_the_streams_end(path: Path, pause: float, most: int) -> None:
+    async def main() -> None:
+        dump = await opened(path)
+        async with connected() as (outlet, client, transport):
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20 if not pause else 64 << 10)
+            raw, seen = transport.get_extra_info("socket"), set()
+            reading = asyncio.create_task(asyncio.to_thread(read, client, SIZE, pause))
+            pushing = asyncio.create_task(outlet.push(dump, 0, SIZE))
+            while not pushing.done():
+                seen.add(raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
+                await asyncio.sleep(0)
+            await reading
+            assert seen == {UNSENT, most}
+            assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT
 
     on_uvloop(main())
 
