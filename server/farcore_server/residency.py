@@ -27,7 +27,8 @@ AHEAD: Final = 1 << 20
 BITS: Final = 16
 CHUNK: Final = 1 << BITS
 # What one cachestat(2) is about, at least: 1.4 us in folios, 5 us in pages.
-REGION: Final = 2 << 20
+WIDE: Final = 21
+REGION: Final = 1 << WIDE
 # For how long, in seconds, a chunk that was in memory is taken to be there still, and for how many (4 GiB, 4 MB of set).
 MEMORY: Final = 2.0
 KNOWN: Final = 1 << 16
@@ -49,7 +50,9 @@ class Residency:
         # Whether nobody can say what is in memory (FUSE): then every read is a thread's. Asked at once: who waited for a
         # range to be in memory would never hear that it is.
         self.blind = False
+        # By CHUNK, and where cachestat(2) has told, by REGION: a few of them stay in a processor's cache.
         self._known: set[int] = set()
+        self._regions: set[int] = set()
         self._until = 0.0
         self._next = -1
         # Whether cachestat(2) has an answer for us.
@@ -72,7 +75,7 @@ class Residency:
         content = bytearray(length)
         if self._probe(content, offset) != length:
             return None
-        self.known().update(_chunks(offset, length))
+        self._learn(offset, length)
         return content
 
     def resident(self, offset: int, length: int) -> bool:
@@ -82,9 +85,10 @@ class Residency:
     def _found(self, offset: int, length: int) -> bool:
         if self.always or self.blind:
             return self.always
+        self.regions()
         if self._counts and self._all_around(offset, length):
             return True
-        byte, known = bytearray(1), self.known()
+        byte, known = bytearray(1), self._known
         for chunk in _chunks(offset, length):
             if chunk not in known:
                 if self._probe(byte, max(offset, chunk * CHUNK)) != 1:
@@ -93,14 +97,14 @@ class Residency:
         return True
 
     def _all_around(self, offset: int, length: int) -> bool:
-        start = offset // REGION * REGION
-        end = min(self.source.size, -(-(offset + length) // REGION) * REGION)
+        regions = range(offset >> WIDE, ((offset + length - 1) >> WIDE) + 1)
+        start, end = regions.start << WIDE, min(self.source.size, regions.stop << WIDE)
         found = cached(self.source.fd, start, end - start)
         self._counts = found is not None
         # Pages on their way count as cached, and come in order: the last byte tells.
         if not found or self._probe(bytearray(1), end - 1) != 1:
             return False
-        self.known().update(_chunks(start, end - start))
+        self._regions.update(regions)
         return True
 
     def ready(self, offset: int, length: int) -> bool:
@@ -118,7 +122,7 @@ class Residency:
         ahead = min(AHEAD, self.source.size - end) if offset == self._next else 0
         await asyncio.get_running_loop().run_in_executor(_POOL, self._fetch, offset, length, ahead)
         if not self.blind:
-            self.known().update(_chunks(offset, length))
+            self._learn(offset, length)
         self._next = end
 
     async def read(self, offset: int, length: int) -> bytes | bytearray | memoryview:
@@ -134,18 +138,25 @@ class Residency:
         self.source.pread(offset, length)
 
     def _remembered(self, offset: int, length: int) -> bool:
-        known, first, last = self._known, offset >> BITS, (offset + length - 1) >> BITS
-        if first not in known or last not in known or monotonic() >= self._until:
+        if monotonic() >= self._until:
             return False
-        return last - first < 2 or known.issuperset(range(first + 1, last))
+        regions, last = self._regions, offset + length - 1
+        if regions.issuperset(range(offset >> WIDE, (last >> WIDE) + 1)):
+            return True
+        return offset >> BITS in self._known and self._known.issuperset(_chunks(offset, length))
 
-    def known(self) -> set[int]:
-        """The CHUNKs that are known to be in memory, to look at and to add to; empty when it is too long ago."""
+    def regions(self) -> set[int]:
+        """The REGIONs that are known to be in memory; none when it is too long ago that one looked."""
         now = monotonic()
-        if now >= self._until or len(self._known) > KNOWN:
+        if now >= self._until or len(self._known) > KNOWN or len(self._regions) > KNOWN:
             self._known.clear()
+            self._regions.clear()
             self._until = now + MEMORY
-        return self._known
+        return self._regions
+
+    def _learn(self, offset: int, length: int) -> None:
+        self.regions()
+        self._known.update(_chunks(offset, length))
 
     def _probe(self, content: bytearray, offset: int) -> int:
         """How many bytes came without waiting."""

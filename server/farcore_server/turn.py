@@ -20,7 +20,7 @@ from farcore_server.grant import Asked, Grant
 from farcore_server.metrics import Metrics
 from farcore_server.opened import Opened
 from farcore_server.outlet import Sharing
-from farcore_server.residency import BITS, CHUNK
+from farcore_server.residency import WIDE
 
 if TYPE_CHECKING:
     from farcore_server.lane import Lane
@@ -71,7 +71,7 @@ class Turn:
 
     def _answer(self, grant: Grant, asked: list[Asked], look: _Look, most: int, date: bytes) -> int:
         """Answer what was asked by ``grant`` until ``most`` bytes are sent, and return how many of those are left then."""
-        before, source, known, said, end, left = grant.before, look.source, look.known, 0, b"", most
+        before, source, regions, said, end, left = grant.before, look.source, look.regions, 0, b"", most
         wants = grant.wanted([chunk for _, chunk in asked]) if look.holds else repeat(None)
         rest = iter(asked)
         for (lane, chunk), wanted in zip(rest, wants, strict=False):
@@ -88,7 +88,7 @@ class Turn:
                     continue
                 offset, length, digits = wanted
                 # The common case of resident().
-                remembered = offset >> BITS in known and (offset + length - 1) >> BITS in known and length <= CHUNK
+                remembered = offset >> WIDE in regions and (offset + length - 1) >> WIDE in regions
                 if not remembered and not look.residency.resident(offset, length):
                     lane.decline(chunk, ended=False)
                     continue
@@ -131,12 +131,12 @@ class Turn:
 class _Look:
     """What is asked of a dump's file once for all its answers in a turn, before they leave and after."""
 
-    __slots__ = ("given", "holds", "known", "now", "opened", "residency", "route", "sent", "source")
+    __slots__ = ("given", "holds", "now", "opened", "regions", "residency", "route", "sent", "source")
 
     def __init__(self, opened: Opened, access: Access, version: int, route: str, now: float) -> None:
         self.opened, self.residency, self.source, self.route, self.now = opened, opened.residency, opened.source, route, now
         self.holds = access.holds(version) and opened.current()
-        self.known = opened.residency.known()
+        self.regions = opened.residency.regions()
         # Who was sent something, and how much they were all in all.
         self.given: list[Lane] = []
         self.sent = 0
