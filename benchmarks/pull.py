@@ -1,7 +1,8 @@
-"""python -m benchmarks.pull DUMP: a whole dump to another machine, by farcore and by what an analyst would use instead.
+"""python -m benchmarks.pull DUMP|--gib N: a whole dump to another machine, by farcore and by what one would use instead.
 
 In turns, over a line of 40 ms and 100 Mbit/s (benchmarks.wan) and over loopback: seconds until the file is there, bytes that
 came to the client's end, CPU seconds of both ends per GiB of the dump. Needs root, curl, aria2c, rsync, zstd and nc.
+--gib makes a dump in which starting a program does not count; --way NAME, again and again, leaves out what is slow there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
 from benchmarks import BenchmarkError
+from benchmarks.dump import write
 from benchmarks.process import cpu_seconds, family
 from benchmarks.rounds import in_turns, middle, ratio
 from benchmarks.table import Table
@@ -31,6 +33,7 @@ BIN: Final = Path(sys.executable).parent
 PORT: Final = 8787
 # What farcore is measured against: as much of it as a shell gives.
 PEER: Final = "zstd -3 | nc"
+PLAIN: Final = "curl"
 
 
 class Sample(NamedTuple):
@@ -64,7 +67,7 @@ class Way:
 
 WAYS: Final = (
     Way("farcore pull", "", f"{BIN}/farcore pull {{url}} -o {{out}}"),
-    Way("curl", "", "curl -s -o {out} {url}/vmcore"),
+    Way(PLAIN, "", "curl -s -o {out} {url}/vmcore"),
     Way("aria2c -x16", "", "aria2c -q -x16 -s16 -k1M -d / -o {out} {url}/vmcore"),
     Way(
         "rsync -z",
@@ -78,7 +81,9 @@ WAYS: Final = (
 def main() -> int:
     """Print a table for each link."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pull", description=__doc__)
-    parser.add_argument("dump", type=Path)
+    parser.add_argument("dump", type=Path, nargs="?")
+    parser.add_argument("--gib", type=float, default=2.0, help="without DUMP: the size of one that is made")
+    parser.add_argument("--way", choices=[way.name for way in WAYS], action="append", help=f"besides {PLAIN} and {PEER}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--link", choices=("wan", "loopback"), action="append")
     arguments = parser.parse_args()
@@ -87,9 +92,11 @@ def main() -> int:
         raise BenchmarkError(f"needs root, and {', '.join(missing) or 'nothing else'}")
     # An installed farcore is not compiled anew by each command.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    ways = [way for way in WAYS if arguments.way is None or way.name in (PLAIN, PEER, *arguments.way)]
     for name in arguments.link or ("wan", "loopback"):
         with _link(name) as link, TemporaryDirectory(prefix="farcore-bench-") as folder:
-            _measure(link, arguments.dump.resolve(), Path(folder), arguments.rounds)
+            dump = arguments.dump or write(Path(folder, "large.elf"), int(arguments.gib * (1 << 30)))
+            _measure(link, dump.resolve(), Path(folder), arguments.rounds, ways)
     return 0
 
 
@@ -103,7 +110,7 @@ def _link(name: str) -> Iterator[Link]:
         yield Link("40 ms, 100 Mbit/s", line.server, line.client, line.address, line.received)
 
 
-def _measure(link: Link, dump: Path, folder: Path, rounds: int) -> None:
+def _measure(link: Link, dump: Path, folder: Path, rounds: int, ways: Sequence[Way]) -> None:
     (folder / "rsyncd.conf").write_text(
         f"port = 8730\naddress = {link.address}\nuse chroot = false\nuid = root\ngid = root\n[dump]\npath = {dump.parent}\n"
     )
@@ -111,15 +118,16 @@ def _measure(link: Link, dump: Path, folder: Path, rounds: int) -> None:
     dump.read_bytes()
     with _farcored(link, dump, folder) as (url, pid):
         fields = {"file": dump, "name": dump.name, "folder": folder, "address": link.address, "url": url, "out": folder / "out"}
-        samples = in_turns(WAYS, rounds, lambda way: _once(way, link, fields, pid))
+        samples = in_turns(ways, rounds, lambda way: _once(way, link, fields, pid))
     table = Table(
-        f"Pull of {size / 1e6:.0f} MB, {link.name}", ("way", "seconds", "x " + PEER, "MB", "CPU s/GiB, server", "client")
+        f"Pull of {size / 1e6:.0f} MB, {link.name}",
+        ("way", "seconds", f"x {PEER}", f"x {PLAIN}", "MB", "CPU s/GiB, server", "client"),
     )
-    for way in WAYS:
+    for way in ways:
         mine = samples[way.name]
         cpu = (f"{middle(mine, figure) / size * (1 << 30):.2f}" for figure in (_server, _client))
-        beside = str(ratio(mine, samples[PEER], _seconds))
-        table.add(way.name, f"{middle(mine, _seconds):.2f}", beside, f"{middle(mine, _wire) / 1e6:.1f}", *cpu)
+        beside = (str(ratio(mine, samples[other], _seconds)) for other in (PEER, PLAIN))
+        table.add(way.name, f"{middle(mine, _seconds):.2f}", *beside, f"{middle(mine, _wire) / 1e6:.1f}", *cpu)
 
 
 def _once(way: Way, link: Link, fields: dict[str, object], farcored: int) -> Sample:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-from farcore.batch import Space
 from farcore.errors import SettingsError
 from farcore_client.commands import with_credentials
 from farcore_client.credentials import Credentials
 from farcore_client.dumpurl import DumpUrl
-from farcore_client.loop import run
 from farcore_client.plainurl import PlainUrl
+from farcore_client.pull.beginning import Beginning
 from farcore_client.pull.pace import Wish
-from farcore_client.pull.progress import watcher
-from farcore_client.pull.pull import Request, pull_dump, pull_plain
+
+if TYPE_CHECKING:
+    from farcore.batch import Space
 
 _SPACES: Final[dict[str, Space]] = {"elf": "vmcore", "stored": "stored"}
 _UNITS: Final = {"": 0, "K": 10, "M": 20, "G": 30}
@@ -75,10 +75,16 @@ def command(
     wanted, space = _url(url), _SPACES[kind]
     if normalised and (space == "stored" or not isinstance(wanted, DumpUrl)):
         raise click.UsageError("only the ELF of a dump can be --normalised: leave that out, or --format stored")
+    if isinstance(wanted, DumpUrl):
+        beginning = Beginning(wanted, space, credentials, normalised=normalised)
+    # Late: the server answers while it is imported.
+    from farcore_client.loop import run
+    from farcore_client.pull.progress import watcher
+    from farcore_client.pull.pull import Request, pull_dump, pull_plain
+
     with watcher(as_json=as_json) as shown:
         if isinstance(wanted, DumpUrl):
-            request = Request(to or Path(f"{wanted.id}.{space}"), jobs, rate, level, normalised)
-            run(pull_dump(wanted, space, request, credentials, shown))
+            run(pull_dump(beginning, Request(to or Path(f"{wanted.id}.{space}"), jobs, rate, level), shown))
         else:
             run(pull_plain(wanted, Request(to or Path(wanted.name), jobs, rate, level), credentials, shown))
 

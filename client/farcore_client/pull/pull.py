@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -18,16 +18,15 @@ from farcore import manifest
 from farcore.batch import Space
 from farcore.elf import Elf
 from farcore.errors import BadDumpError, FarcoreError, SourceChangedError
-from farcore_client import partial, proof
+from farcore_client import proof
 from farcore_client.credentials import Credentials
-from farcore_client.dumpurl import DumpUrl, ServerUrl
+from farcore_client.dumpurl import ServerUrl
 from farcore_client.errors import BusyError, ProtocolError, RefusedError, UnreachableError
-from farcore_client.line import Line, Lines, fields_of
 from farcore_client.output import OutputError
-from farcore_client.partial import Resource
 from farcore_client.plainurl import PlainUrl
 from farcore_client.pull import ranges
 from farcore_client.pull.batches import Batches
+from farcore_client.pull.beginning import HEAD, SILENCE, Beginning, First
 from farcore_client.pull.chunks import PAGE
 from farcore_client.pull.journal import Subject
 from farcore_client.pull.limit import Limit
@@ -40,11 +39,6 @@ from farcore_client.refusal import MAX_PROBLEM
 
 if TYPE_CHECKING:
     from farcore_client.session import Session
-
-# Seconds of silence after which a connection is given up, and another is made.
-SILENCE: Final = 20.0
-# Of a dump's start, to see where its pages begin: 140 program headers, in one round trip (RFC 6928: 14 KB come at once).
-HEAD: Final = 8 << 10
 
 
 class NamedWay(Way, Protocol):
@@ -64,23 +58,21 @@ class Request:
     jobs: int
     rate: float | None
     level: Wish
-    normalised: bool = False
 
 
-async def pull_dump(dump: DumpUrl, space: Space, request: Request, credentials: Credentials, watcher: Quiet) -> None:
-    """Pull /vmcore or /stored of ``dump``."""
+async def pull_dump(beginning: Beginning, request: Request, watcher: Quiet) -> None:
+    """Pull what was begun."""
     demand_free(request.final)
-    query = "?normalised" if request.normalised else ""
-    path = f"{dump.path}/{space}{query}"
-    with Lines(dump.server, credentials, SILENCE) as lines:
-        version, start, round_trip = await _begin(lines, path, watcher)
-        pages = f"{dump.path}/pages{query}"
+    dump, space, path, credentials = beginning.dump, beginning.space, beginning.path, beginning.credentials
+    with beginning.lines as lines:
+        version, start, round_trip = await _begin(beginning, watcher)
+        pages = f"{dump.path}/pages{beginning.query}"
         way = Batches(lines, pages, space, version, Pace(request.level, round_trip), Limit(request.rate))
         subject = Subject(path, version.etag, version.size)
 
         async def proved(part: PartFile) -> int:
             # What the server knows already, and no more: nothing is read there for this.
-            if space != "vmcore" or request.normalised or not manifest.has_digests():
+            if space != "vmcore" or beginning.query or not manifest.has_digests():
                 return 0
             known = f"{dump.path}/manifest?known"
             try:
@@ -175,24 +167,19 @@ async def fetched(
     watcher.done(seconds=round(time.monotonic() - began, 3), digests=digests, **facts, **asdict(transfer.tally))
 
 
-async def _begin(lines: Lines, path: str, watcher: Quiet) -> tuple[Resource, bytes, float]:
-    """The version that is there, its first bytes, and the round trip (s); a server that is not ready is waited for."""
-
-    def look(line: Line) -> tuple[Resource, bytes, float]:
-        answer = line.ask("GET", path, {"Range": f"bytes=0-{HEAD - 1}"})
-        version = partial.first(answer.status, fields_of(answer), HEAD)
-        return version, line.read(answer, HEAD), line.round_trip()
-
-    give_up = time.monotonic() + PATIENCE
+async def _begin(beginning: Beginning, watcher: Quiet) -> First:
+    """A server that is not ready is waited for."""
+    give_up, asked = time.monotonic() + PATIENCE, beginning.first()
     while True:
         try:
-            return await lines.run(look)
+            return await asked
         except BusyError as error:
             pause = min(max(error.after, 1.0), LAST_PAUSE)
             if time.monotonic() + pause > give_up:
                 raise
             watcher.retry(error, pause)
             await asyncio.sleep(pause)
+            asked = beginning.again()
 
 
 def shift_of(start: bytes) -> int:

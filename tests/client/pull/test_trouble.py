@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from farcore_client.pull import pull as module
+from farcore_client.pull import beginning as module
 from tests.client.conftest import Farcore
 from tests.client.hostile import answer, hostile
 from tests.client.pull.test_ranges import CONTENT, ranged
