@@ -1,7 +1,7 @@
 """Real kernels' dumps with their vmlinux, crash and drgn: the fixture ``real_dumps`` gives their paths.
 
 They stand in the folder that FARCORE_DUMPS names, else in .cache/dumps, which ``python -m tests.realdumps`` fills by
-tests/vm/make-dumps (2 GB, 3 minutes on two cores) for `make test-tools`. A test that asks for one that is not there is skipped,
+tests/vm/make-dumps (3 GB, 4 minutes on two cores) for `make test-tools`. A test that asks for one that is not there is skipped,
 and fails with FARCORE_REQUIRE_TOOLS=1.
 """
 
