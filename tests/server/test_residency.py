@@ -20,6 +20,7 @@ import pytest
 
 from farcore import frames
 from farcore.errors import FaultError, SourceChangedError
+from farcore_server.cachestat import cached
 from farcore_server.mapping import MappedSource
 from farcore_server.residency import AHEAD, Residency
 from tests import pages_wire
@@ -74,16 +75,32 @@ def timed(call: Callable[[], object]) -> tuple[object, float]:
     return call(), time.monotonic() - begun
 
 
-def test_cold_bytes_are_not_there_and_hot_ones_are(on_disk: Path) -> None:
+@pytest.mark.parametrize("told", [True, False])
+def test_cold_bytes_are_not_there_and_hot_ones_are(on_disk: Path, told: bool) -> None:
     for read in (False, True):
         drop(on_disk)
         found = residency(on_disk)
+        found._counts = told  # False: who neither owns the file nor may write it is not told by cachestat(2)
         cold = found.read_now(1 << 20, 4096) if read else found.resident(1 << 20, 4096)
         assert not cold
         on_disk.read_bytes()
         assert all(in_memory(on_disk))
         assert found.resident(0, SIZE)
         assert found.read_now((1 << 20) + 5, 70_000) == CONTENT[(1 << 20) + 5 : (1 << 20) + 70_005]
+
+
+def test_cachestat_tells_whether_all_of_a_range_is_in_memory_where_it_tells_anything(on_disk: Path) -> None:
+    with on_disk.open("rb") as file:
+        if cached(file.fileno(), 0, SIZE) is None:
+            pytest.skip("no cachestat(2) here")
+        assert cached(file.fileno(), 0, SIZE) is False
+        on_disk.read_bytes()
+        for offset, length in ((0, SIZE), (5, 1), (PAGE - 1, 2), (SIZE - 1, 1)):
+            assert cached(file.fileno(), offset, length) is True
+        os.posix_fadvise(file.fileno(), 1 << 20, PAGE, os.POSIX_FADV_DONTNEED)
+        if not in_memory(on_disk)[(1 << 20) // PAGE]:
+            assert cached(file.fileno(), (1 << 20) - 1, 2) is False
+    assert cached(-1, 0, 1) is None
 
 
 async def test_what_was_brought_is_there(on_disk: Path) -> None:
