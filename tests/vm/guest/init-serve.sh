@@ -19,7 +19,7 @@ uptime() {
 measure() {
 	least=$(sed -n 's/^MemTotal: *\([0-9]*\).*/\1/p' /proc/meminfo)
 	while sleep 5; do
-		echo 7 >/proc/sys/vm/drop_caches
+		echo 3 >/proc/sys/vm/drop_caches
 		figures=$(for process in /proc/[0-9]*; do
 			[ ! "$process/exe" -ef $home/lib/loader ] || sed -n "s/^\(VmHWM\|Rss\|Pss\|Private_Dirty\):[[:space:]]*\([0-9]*\).*/\1=\2/p" \
 				"$process/status" "$process/smaps_rollup" | tr '\n' ' '
