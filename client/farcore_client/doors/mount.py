@@ -258,10 +258,11 @@ def _set_read_ahead(directory: Path, kib: int) -> None:
 def _unmount(directory: Path, ended: threading.Event) -> None:
     if ended.is_set():
         return
-    # Busy: whoever has the file open keeps it, and nobody else finds it.
-    for command in (["fusermount3", "-u", str(directory)], ["fusermount3", "-uz", str(directory)]):
+    # Without fusermount3 it was root who mounted. Busy: whoever has the file open keeps it, and nobody else finds it.
+    helped = shutil.which("fusermount3") is not None
+    for command in (["fusermount3", "-u"], ["fusermount3", "-uz"]) if helped else (["umount"], ["umount", "-l"]):
         with suppress(OSError):
-            done = subprocess.run(command, capture_output=True)
+            done = subprocess.run([*command, str(directory)], capture_output=True)
             if done.returncode == 0 and ended.wait(2):
                 return
 
