@@ -18,7 +18,8 @@ from farcore_server.mapping import MappedSource
 from farcore_server.opened import Opened
 from farcore_server.residency import Residency
 
-# While nobody asks for anything, all streams together send so much in a turn of the loop, 1.5 ms of a core, and one at most
+# Answers send no more than this in a turn of the loop, and, while nobody asks for anything, all streams together: 2 ms of a core,
+# and a MiB each for sixteen who ask at once, as with nginx. One stream has at most
 # MOST: what a piece costs besides sendfile, 30 us of Python, counts less the larger it is. Else each has PIECE, as with nginx.
 TURN: Final = 16 << 20
 MOST: Final = 8 << 20
@@ -29,6 +30,9 @@ QUIET: Final = 0.03
 PAGE: Final = 4096
 # Up to here an answer is one system call, from the map; above, sendfile costs a second one and copies nothing.
 MAPPED: Final = 32 << 10
+# An answer longer than this is sent corked: between two pieces the kernel sends whole packets only, as with nginx's tcp_nopush.
+# Without, every ACK that comes during a sendfile lets go of what is there, and a third of the packets are short.
+CORKED: Final = 64 << 10
 # What the kernel may hold unsent of one connection; the rest of a slow reader's megabytes stays in the file.
 UNSENT: Final = 512 << 10
 # Who takes SOON bytes within EAGER seconds reads as fast as we send, and has AMPLE until the stream's end, all that Linux gives
@@ -76,6 +80,7 @@ class Outlet:
         self._offset = self._left = 0
         # When it began, and with how much left it is told whether its reader is eager.
         self._begun, self._trial = 0.0, -1
+        self._corked = False
         self._held = 0
         self._hold(UNSENT)
 
@@ -99,11 +104,17 @@ class Outlet:
         self._fd = self._watched = -1
 
     def give(self, head: bytes, source: MappedSource, offset: int, length: int) -> int:
-        """How many bytes of a whole answer the kernel took at once; errors as sendfile()."""
+        """How many bytes of a whole answer the kernel took at once; the rest is for push(). Errors as sendfile()."""
         whole = source.whole
         if length > MAPPED or whole is None:
+            if length > CORKED:
+                self._cork(True)
             sent = self.send(head, socket.MSG_MORE)
-            return sent + self.sendfile(source.fd, offset, length) if sent == len(head) else sent
+            if sent == len(head):
+                sent += self.sendfile(source.fd, offset, length)
+            if sent == len(head) + length:
+                self._cork(False)
+            return sent
         try:
             return writev(self._fd, (head, whole[offset : offset + length]))
         except BlockingIOError:
@@ -160,6 +171,7 @@ class Outlet:
         self._opened, self._offset, self._left = opened, offset, length
         self._begun, self._trial = self._loop.time(), length - SOON
         self._sharing.streams.add(self)
+        self._cork(True)
         try:
             while self._left:
                 await opened.residency.bring(self._offset, min(self._left, PIECE))
@@ -168,6 +180,7 @@ class Outlet:
             self._opened = None
             self._sharing.streams.discard(self)
             self._hold(UNSENT)
+            self._cork(False)
 
     def _pump(self) -> None:
         """A piece, in each turn of the loop in which the socket takes some; a coroutine would cost as much as the piece."""
@@ -192,6 +205,12 @@ class Outlet:
             self._trial = -1
             if self._loop.time() - self._begun < EAGER:
                 self._hold(AMPLE)
+
+    def _cork(self, corked: bool) -> None:
+        """Have the kernel wait for whole packets, or no longer."""
+        if self._corked != corked and self._fd >= 0:
+            self._corked = corked
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, corked)
 
     def _hold(self, most: int) -> None:
         """Have the kernel hold so much unsent, about."""

@@ -19,16 +19,13 @@ from farcore_server.access import Access
 from farcore_server.grant import Asked, Grant
 from farcore_server.metrics import Metrics
 from farcore_server.opened import Opened
-from farcore_server.outlet import Sharing
+from farcore_server.outlet import TURN, Sharing
 from farcore_server.residency import WIDE
 
 if TYPE_CHECKING:
     from farcore_server.lane import Lane
 
 LOG: Final = logging.getLogger(__name__)
-
-# No more than this is sent in a turn of the loop: others wait for 1 ms at most.
-TURN: Final = 4 << 20
 
 
 class Turn:

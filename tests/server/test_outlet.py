@@ -25,7 +25,7 @@ from farcore_server.body import PIECE
 from farcore_server.catalogue import Catalogue
 from farcore_server.inspection import Rules
 from farcore_server.opened import Opened
-from farcore_server.outlet import AMPLE, MAPPED, MOST, QUIET, TURN, UNSENT, Outlet, Sharing
+from farcore_server.outlet import AMPLE, CORKED, MAPPED, MOST, QUIET, TURN, UNSENT, Outlet, Sharing
 from tests.elfwriter import Dump, load
 from tests.storage import disk
 
@@ -231,6 +231,33 @@ def test_an_eager_reader_has_more_in_the_kernel_until_the_streams_end(path: Path
                     break
             assert seen == {UNSENT, most}
             assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == UNSENT
+
+    on_uvloop(main())
+
+
+def test_a_long_answer_is_corked_until_its_last_byte_is_with_the_kernel(path: Path) -> None:
+    async def main() -> None:
+        dump = await opened(path)
+        async with connected() as (outlet, client, transport):
+            ours = transport.get_extra_info("socket")
+
+            def corked() -> int:
+                return int(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK))
+
+            assert outlet.give(b"head", dump.source, 0, MAPPED + 1) == 4 + MAPPED + 1
+            assert not corked()
+            sent = outlet.give(b"head", dump.source, 0, SIZE)
+            assert 0 < sent < SIZE
+            assert corked()
+            pushing = asyncio.create_task(outlet.push(dump, sent - 4, SIZE - (sent - 4)))
+            await asyncio.sleep(0.01)
+            assert corked()
+            received = await asyncio.to_thread(read, client, 4 + MAPPED + 1 + 4 + SIZE)
+            await pushing
+            assert not corked()
+            assert received[-SIZE:] == path.read_bytes()[:SIZE]
+            assert outlet.give(b"", dump.source, 0, CORKED + 1) == CORKED + 1
+            assert not corked()
 
     on_uvloop(main())
 
