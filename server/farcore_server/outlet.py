@@ -18,11 +18,10 @@ from farcore_server.mapping import MappedSource
 from farcore_server.opened import Opened
 from farcore_server.residency import Residency
 
-# Answers send no more than this in a turn of the loop, and, while nobody asks for anything, all streams together: 2 ms of a core,
-# and a MiB each for sixteen who ask at once, as with nginx. One stream has at most
-# MOST: what a piece costs besides sendfile, 30 us of Python, counts less the larger it is. Else each has PIECE, as with nginx.
+# Answers send no more than this in a turn of the loop, 3 ms of a core: a MiB each for sixteen who ask at once, as with nginx. So do
+# all streams together while nobody asks for anything: what a piece costs besides sendfile, 30 us of Python, counts less the
+# larger it is. Else each has PIECE, as with nginx.
 TURN: Final = 16 << 20
-MOST: Final = 8 << 20
 # Seconds without a request after which nobody is kept waiting: a few turns of the loop, and longer than those who read single
 # pages over a short line take until they ask again.
 QUIET: Final = 0.03
@@ -63,7 +62,7 @@ class Sharing:
     def most(self, now: float, stream: Outlet) -> int:
         """How much this one may send in this turn. Its own request does not count: nobody waits behind it."""
         asked = self._before if self._by is stream else self._asked
-        return PIECE if now - asked < QUIET else min(MOST, max(PIECE, TURN // len(self.streams)))
+        return PIECE if now - asked < QUIET else max(PIECE, TURN // len(self.streams))
 
 
 class Outlet:

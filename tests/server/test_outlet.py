@@ -25,7 +25,7 @@ from farcore_server.body import PIECE
 from farcore_server.catalogue import Catalogue
 from farcore_server.inspection import Rules
 from farcore_server.opened import Opened
-from farcore_server.outlet import AMPLE, CORKED, MAPPED, MOST, QUIET, TURN, UNSENT, Outlet, Sharing
+from farcore_server.outlet import AMPLE, CORKED, MAPPED, QUIET, TURN, UNSENT, Outlet, Sharing
 from tests.elfwriter import Dump, load
 from tests.storage import disk
 
@@ -177,7 +177,7 @@ def test_streams_share_a_turn_and_have_a_piece_each_while_others_ask() -> None:
                 sharing = Sharing()
                 sharing.streams |= {*before, outlet}
                 before.add(outlet)
-                assert PIECE <= sharing.most(0.0, outlet) <= MOST
+                assert PIECE <= sharing.most(0.0, outlet) <= TURN
                 assert number * sharing.most(0.0, outlet) <= max(TURN, number * PIECE)
                 sharing.heard(5.0, None)
                 assert sharing.most(5.0 + 0.9 * QUIET, outlet) == PIECE
