@@ -32,6 +32,7 @@ class Batches:
     def __init__(self, lines: Lines, path: str, space: Asked, version: Resource, pace: Pace, limit: Limit) -> None:
         self._lines, self._path, self._space, self._version = lines, path, space, version
         self.pace, self._limit = pace, limit
+        self._busy = 0
 
     def most(self, missing: int, jobs: int) -> int:
         """Bytes of the next work."""
@@ -43,14 +44,19 @@ class Batches:
         # Looking for repeats takes longer than a link brings them on which nothing is compressed.
         batch = Batch.of([Item(self._space, *each) for each in landing.rest()], level, repeats=level is not None)
         line = self._lines.take()
-        began = time.monotonic()
+        self._busy += 1
+        began, sharing = time.monotonic(), self._busy
         try:
             await asyncio.get_running_loop().run_in_executor(threads, self._bring, line, batch, landing)
         except BaseException:
             line.cut()
+            self.pace.fail(level)
             raise
+        finally:
+            sharing, self._busy = max(sharing, self._busy), self._busy - 1
         self._lines.give_back(line)
-        self.pace.record(level, batch.total, time.monotonic() - began)
+        # The rate is the link's, and not a connection's: as many as there were had the same.
+        self.pace.record(level, sharing * batch.total, time.monotonic() - began)
 
     def _bring(self, line: Line, batch: Batch, landing: Landing) -> None:
         """In a thread: received where it is decoded, and written."""

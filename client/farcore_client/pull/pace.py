@@ -25,15 +25,25 @@ class Pace:
         self._fixed, self._near = wish != "auto", round_trip < NEAR
         self.level: int | None = wish if wish != "auto" else None if self._near else FAR_LEVEL
         self._rates: dict[int | None, float] = {}
+        # Levels that one connection tries while the others go on with what is best by now.
+        self._trials: set[int | None] = set()
 
     @property
     def trying(self) -> bool:
-        """Whether what is asked for next is a trial, and so should be little. A far link's first guess is none."""
+        """Whether a trial is next or under way, so that little should be asked for. A far link's first guess is none."""
         return not self._fixed and (bool(self._untried()) or (self._near and not self._rates))
 
     def wanted(self) -> int | None:
-        """The level to ask for next."""
-        return next(iter(self._untried()), self.level)
+        """The level to ask for next; then either record() or fail() is told what became of it."""
+        for level in self._untried():
+            if level not in self._trials:
+                self._trials.add(level)
+                return level
+        return self.level
+
+    def fail(self, level: int | None) -> None:
+        """It came to no end: another connection may try that level."""
+        self._trials.discard(level)
 
     def record(self, level: int | None, size: int, seconds: float) -> None:
         """``size`` bytes of the resource took ``seconds`` at that level."""

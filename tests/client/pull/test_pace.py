@@ -49,6 +49,19 @@ def test_a_near_link_begins_plain_with_little_and_a_fast_one_stays_so() -> None:
     assert set(asked) == {None}
 
 
+def test_one_connection_tries_a_level_while_the_others_go_on_with_the_best() -> None:
+    pace = Pace("auto", 0.0001)
+    pace.record(None, 64 << 20, 0.5)
+    assert [pace.wanted() for _ in range(4)] == [1, None, None, None]
+    assert pace.trying
+    pace.fail(1)
+    assert [pace.wanted() for _ in range(2)] == [1, None]
+    pace.record(1, 64 << 20, 0.1)
+    assert [pace.wanted() for _ in range(4)] == [3, 1, 1, 1]
+    pace.record(3, 64 << 20, 0.2)
+    assert (pace.wanted(), pace.trying) == (1, False)
+
+
 @pytest.mark.parametrize("wish", [None, -5, 9])
 def test_what_is_wished_for_is_what_is_asked_for(wish: int | None) -> None:
     pace = Pace(wish, 0.04)
