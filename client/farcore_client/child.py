@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
+from farcore_client import environment
+
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -32,7 +34,7 @@ def tidily() -> Iterator[None]:
 @contextmanager
 def child(argv: Sequence[str], *, fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[bytes]]:
     """The program, running, with the descriptors ``fds`` as well; it has ended after the body."""
-    with subprocess.Popen(argv, pass_fds=fds) as program:
+    with subprocess.Popen(argv, pass_fds=fds, env=environment.passed_on()) as program:
 
         def pass_on(number: int, frame: FrameType | None) -> None:
             program.send_signal(number)

@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 
 from farcore import __version__
 from farcore.errors import FarcoreError, SettingsError
+from farcore_client import environment
 from farcore_client.commands import COMMANDS
 from farcore_client.notice import notice
 
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         # Its descriptor is free, and the first socket would get it.
         return _say("stdout is closed: redirect it to a file, or to /dev/null", 2)
+    environment.prepare()
     try:
         status = farcore.main(arguments, prog_name="farcore", standalone_mode=False)
     except click.UsageError as error:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 import xxhash
 
 from farcore.errors import FrameError
+from farcore.room import room
 
 MEDIA_TYPE: Final = "application/vnd.farcore.pages"
 VERSION: Final = 1
@@ -169,7 +170,7 @@ class Decoder:
     @property
     def room(self) -> memoryview:
         """Where a socket may put the bytes that come next, in place of feed(); put() says how many they were."""
-        return memoryview(self._buffer)[self._filled :]
+        return self._buffer[self._filled :]
 
     def put(self, size: int) -> Iterable[Piece]:
         """As feed(), for the first ``size`` bytes of ``room``."""
@@ -182,7 +183,7 @@ class Decoder:
             raise FrameError(f"the answer was cut after {self._at:,} of {self._total:,} bytes; ask again for the rest")
 
     def _expect(self, size: int) -> None:
-        self._buffer, self._filled = bytearray(size), 0
+        self._buffer, self._filled = room(size), 0
 
     def _open(self) -> Iterable[Piece]:
         magic, version, free, total = _OPENING.unpack(self._buffer)
@@ -222,7 +223,7 @@ class Decoder:
 
     def _read_body(self) -> Iterator[Piece]:
         _, codec, _, runs, _, raw, _ = _FRAME.unpack_from(self._head)
-        body = memoryview(self._buffer).toreadonly()
+        body = self._buffer.toreadonly()
         table, stored = body[: runs * _WORD], body[runs * _WORD :]
         entries = self._entries(table, raw)
         content = memoryview(_expanded(stored, raw)) if codec == _ZSTD else stored

@@ -17,6 +17,7 @@ from farcore.batch import SPACES, Batch, Space
 from farcore.errors import FaultError
 from farcore.frames import Entry, Found
 from farcore.layout import Layout
+from farcore.room import room
 from farcore.runs import U64, Kind, Runs
 from farcore.source import Source
 
@@ -50,7 +51,7 @@ class Draft(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    """A frame's table, and the bytes of all its DATA runs."""
+    """A frame's table, and the bytes of all its DATA runs: writable, and its own."""
 
     runs: list[Entry]
     content: memoryview
@@ -198,7 +199,7 @@ def collect(source: Source, draft: Draft, head: bytes = b"") -> Gathered:
     SourceChangedError as the source's pread raises it.
     """
     runs: list[Entry] = []
-    parts: list[memoryview] = []
+    content, used = room(draft.raw), 0
     reads = iter(draft.reads)
     for kind, length, _ in draft.runs:
         rest = length if kind == Found.DATA else 0
@@ -207,10 +208,11 @@ def collect(source: Source, draft: Draft, head: bytes = b"") -> Gathered:
         while rest:
             offset, size = next(reads)
             rest -= size
-            for content, lost in _read(source, head, offset, size):
-                _append(runs, Found.UNREADABLE if lost else Found.DATA, lost or len(content))
-                parts.append(content)
-    return Gathered(runs, memoryview(b"".join(parts)))
+            for found, lost in _read(source, head, offset, size):
+                _append(runs, Found.UNREADABLE if lost else Found.DATA, lost or len(found))
+                content[used : used + len(found)] = found
+                used += len(found)
+    return Gathered(runs, content[:used])
 
 
 def _read(source: Source, head: bytes, offset: int, length: int) -> Iterator[tuple[memoryview, int]]:
@@ -233,45 +235,38 @@ def _read(source: Source, head: bytes, offset: int, length: int) -> Iterator[tup
 
 
 def without_zeros(at: int, gathered: Gathered) -> Gathered:
-    """The same, whole blocks of zeros taken out of the data; ``at`` is where in the answer it starts."""
+    """The same, whole blocks of zeros taken out of the data, which is moved; ``at`` is where in the answer it starts."""
     runs: list[Entry] = []
-    kept: list[memoryview] = []
-    used = 0
+    content = gathered.content
+    kept = used = 0
     for kind, length, _ in gathered.runs:
         if kind != Found.DATA:
             _append(runs, kind, length)
         else:
-            content = gathered.content[used : used + length]
-            used += length
-            done = 0
-            for low, high in (*_zeros(content, -at % GRAIN), (length, length)):
-                if done < low:
-                    _append(runs, Found.DATA, low - done)
-                    kept.append(content[done:low])
+            end = used + length
+            for low, high in (*_zeros(content, used, end, -at % GRAIN), (end, end)):
+                if used < low:
+                    _append(runs, Found.DATA, low - used)
+                    if kept < used:
+                        content[kept : kept + low - used] = content[used:low]
+                    kept += low - used
                 if low < high:
                     _append(runs, Found.ZERO, high - low)
-                done = high
+                used = high
         at += length
-    if sum(map(len, kept)) == len(gathered.content):
-        return Gathered(runs, gathered.content)
-    return Gathered(runs, memoryview(b"".join(kept)))
+    return gathered if kept == len(content) else Gathered(runs, content[:kept])
 
 
-def _zeros(content: memoryview, lead: int) -> Sequence[tuple[int, int]]:
-    """The [low, high) of each row of zero blocks; the first block starts at ``lead``."""
-    blocks = (len(content) - lead) // GRAIN
+def _zeros(content: memoryview, begin: int, end: int, lead: int) -> Sequence[tuple[int, int]]:
+    """The [low, high) of each row of zero blocks in [begin, end); the first block starts at ``begin`` + ``lead``."""
+    blocks = (end - begin - lead) // GRAIN
     if blocks <= 0:
         return ()
-    words = np.frombuffer(content, np.uint64, blocks * _WORDS, lead).reshape(blocks, _WORDS)
-    # A word of every 512 bytes says of nearly all pages that they are none of zeros; the others are looked at whole.
-    filled = np.any(words[:, :: _WORDS // 8], axis=1)
+    words = np.frombuffer(content, np.uint64, blocks * _WORDS, begin + lead).reshape(blocks, _WORDS)
+    filled = np.bitwise_or.reduce(words, axis=1) != 0  # half of the time that any() takes
     if filled.all():
         return ()
-    doubtful = np.flatnonzero(~filled)
-    filled[doubtful] = words[doubtful].any(axis=1)
-    if filled.all():
-        return ()
-    edges = np.flatnonzero(np.diff(np.concatenate([[True], filled, [True]]))) * GRAIN + lead
+    edges = np.flatnonzero(np.diff(np.concatenate([[True], filled, [True]]))) * GRAIN + begin + lead
     return [(low, high) for low, high in edges.reshape(-1, 2).tolist()]
 
 

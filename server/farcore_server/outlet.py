@@ -18,9 +18,9 @@ from farcore_server.mapping import MappedSource
 from farcore_server.opened import Opened
 from farcore_server.residency import Residency
 
-# Answers send no more than this in a turn of the loop, 3 ms of a core: a MiB each for sixteen who ask at once, as with nginx. So do
-# all streams together while nobody asks for anything: what a piece costs besides sendfile, 30 us of Python, counts less the
-# larger it is. Else each has PIECE, as with nginx.
+# Answers send no more than this in a turn of the loop, 3 ms of a core: a MiB each for sixteen who ask at once, as with nginx.
+# So do all streams together while nobody asks for anything: what a piece costs besides sendfile, 30 us of Python, counts less
+# the larger it is. Else each has PIECE, as with nginx.
 TURN: Final = 16 << 20
 # Seconds without a request after which nobody is kept waiting: a few turns of the loop, and longer than those who read single
 # pages over a short line take until they ask again.

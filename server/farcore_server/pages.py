@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 from aiohttp import web
 
 from farcore import frames, gather
@@ -25,6 +24,7 @@ from farcore.errors import FarcoreError, FrameError
 from farcore.gather import Draft, Gathered, Plan
 from farcore.layout import Layout
 from farcore.repeats import Repeats
+from farcore.room import room
 from farcore_server import conditions, holes
 from farcore_server.catalogue import Catalogue
 from farcore_server.conditions import PreconditionFailed
@@ -177,7 +177,7 @@ class _Work:
         if residency.blind and draft.reads:
             return None
         fd, flags = self.opened.source.fd, 0 if residency.always else os.RWF_NOWAIT
-        content = np.empty(draft.raw, np.uint8).data
+        content = room(draft.raw)
         at = 0
         try:
             for offset, length in draft.reads:

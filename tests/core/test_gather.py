@@ -222,7 +222,7 @@ class TestWithoutZeros:
             data += b"" if isinstance(stretch, int) else stretch
             cells += ["ABSENT"] * stretch if isinstance(stretch, int) else list(stretch)
         runs = merged(runs)
-        found = gather.without_zeros(at, Gathered(runs, memoryview(data)))
+        found = gather.without_zeros(at, Gathered(runs, memoryview(bytearray(data))))
         assert unrolled(found) == cells
         place, zeros = at, 0
         for kind, length, _ in found.runs:

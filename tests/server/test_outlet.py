@@ -236,6 +236,8 @@ def test_an_eager_reader_has_more_in_the_kernel_until_the_streams_end(path: Path
 
 
 def test_a_long_answer_is_corked_until_its_last_byte_is_with_the_kernel(path: Path) -> None:
+    content = path.read_bytes()
+
     async def main() -> None:
         dump = await opened(path)
         async with connected() as (outlet, client, transport):
@@ -255,7 +257,7 @@ def test_a_long_answer_is_corked_until_its_last_byte_is_with_the_kernel(path: Pa
             received = await asyncio.to_thread(read, client, 4 + MAPPED + 1 + 4 + SIZE)
             await pushing
             assert not corked()
-            assert received[-SIZE:] == path.read_bytes()[:SIZE]
+            assert received[-SIZE:] == content[:SIZE]
             assert outlet.give(b"", dump.source, 0, CORKED + 1) == CORKED + 1
             assert not corked()
 

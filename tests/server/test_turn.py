@@ -24,7 +24,8 @@ from farcore_server.inspection import Rules
 from farcore_server.lane import Lane
 from farcore_server.metrics import Metrics
 from farcore_server.opened import Opened
-from farcore_server.turn import TURN, Turn
+from farcore_server.outlet import TURN
+from farcore_server.turn import Turn
 from tests.elfwriter import Dump, load
 
 SIZE = 3 * TURN

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from typing import Final
 
-import numpy as np
-
 from farcore.batch import Space
 from farcore.errors import FarcoreError
+from farcore.room import room
 from farcore.source import Extent
 from farcore_client.line import Lines, fields_of
 from farcore_client.partial import Resource, demand
@@ -51,8 +50,7 @@ class _Body:
 
     def take(self, length: int) -> memoryview | None:
         """The next bytes; None if fewer come."""
-        # Not zeroed: every byte is received, or nobody sees it.
-        whole = np.empty(length, np.uint8).data
+        whole = room(length)
         received = 0
         while received < length and (came := self.answer.readinto(whole[received:])):
             received += came
