@@ -3,13 +3,16 @@
 DIR is a folder of tests/vm/make-dumps (kdump, cross, vmlinux, crash; and large, for --dump qemu-x86_64-panic-2g.elf). A row's
 seconds are those beyond a local session of the same round. No row has a page in a cache; "cold" ones meet a server that has
 learned nothing, "warm" ones one that has seen this session, "other boot" one that has seen it on another crash of the same
-kernel. Needs root, iproute2, cc and curl; rows whose programs are not installed are named and left out.
+kernel. Where a machine is not always as fast, `waited` says more than `added`: the seconds in which crash did not compute,
+beyond those of a local one. Needs root, iproute2, cc and curl; rows whose programs are not installed are named and left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import operator
 import re
 import shutil
 import statistics
@@ -43,6 +46,11 @@ for cpu in for_each_online_cpu(prog):
 print(get_dmesg(prog).decode())
 """
 PORT: Final = 8787
+# Runs a crash, and leaves in a file beside itself the CPU seconds that it took.
+_TIMED: Final = """#!/bin/bash
+TIMEFORMAT='%U %S'
+{{ time {crash} "$@" 2>&3; }} 3>&2 2>"$0.cpu"
+"""
 _DIFFERS: Final = " (differs)"
 _BIN: Final = Path(sys.executable).parent
 # What is no word about the dump (docs/doors.md), and empty lines.
@@ -64,6 +72,7 @@ class Row:
     knows: Knows = ""
     needs: tuple[str, ...] = ()
     seconds: list[float] = field(default_factory=list)
+    waited: list[float] = field(default_factory=list)
     received: list[int] = field(default_factory=list)
     requests: list[int] = field(default_factory=list)
 
@@ -111,6 +120,10 @@ class Place:
         dump = self.other if other else self.dump
         script = Path(tmp, "script.py")
         script.write_text(SCRIPT)
+        crash = _timed(tmp)
+        crash.parent.mkdir(exist_ok=True)
+        crash.write_text(_TIMED.format(crash=self.crash))
+        crash.chmod(0o755)
         filled = row.command.format(
             url=self.urls[dump.name],
             dump=dump,
@@ -118,8 +131,8 @@ class Place:
             name=dump.name,
             ssh=self.ssh,
             vmlinux=self.vmlinux,
-            crash=self.crash,
-            bin=f"{self.crash.parent}:{_BIN}",
+            crash=crash,
+            bin=f"{crash.parent}:{_BIN}",
             script=script,
             tmp=tmp,
         )
@@ -213,9 +226,16 @@ def _session(place: Place, row: Row) -> str:
         started = time.monotonic()
         shown = _run(row, place.words(row, tmp))
         row.seconds.append(time.monotonic() - started)
+        computed = Path(f"{_timed(tmp)}.cpu")
+        row.waited.append(row.seconds[-1] - sum(map(float, computed.read_text().split())) if computed.exists() else math.nan)
         row.received.append(place.line.received() - received)
         row.requests.append(_requests(place) - requests)
     return _OWN.sub("", shown).replace(f"{tmp}/", "")
+
+
+def _timed(tmp: str) -> Path:
+    """The crash of a session."""
+    return Path(tmp, "bin", "crash")
 
 
 def _run(row: Row, words: Sequence[str]) -> str:
@@ -242,13 +262,21 @@ def _read(*paths: Path) -> None:
 
 
 def _print(tool: str, rows: Sequence[Row]) -> None:
-    local = rows[0].seconds
-    print(f"{tool + ' by':42} {'seconds':>8} {'x local':>8} {'added s':>8} {'MB':>7} {'requests':>9}")
+    local, floor = rows[0].seconds, rows[0].waited
+    head = ("seconds", "x local", "added s", "waited s", "MB", "requests")
+    print(f"{tool + ' by':42}" + "".join(f"{each:>9}" for each in head))
     for row in rows:
-        ratio = statistics.median(one / floor for one, floor in zip(row.seconds, local, strict=True))
-        added = statistics.median(one - floor for one, floor in zip(row.seconds, local, strict=True))
-        megabytes, requests = statistics.median(row.received) / 1e6, statistics.median(row.requests)
-        print(f"{row.name:42} {statistics.median(row.seconds):8.1f} {ratio:8.2f} {added:8.1f} {megabytes:7.2f} {requests:9.0f}")
+        added = statistics.median(map(operator.sub, row.seconds, local))
+        waited = statistics.median(map(operator.sub, row.waited, floor))
+        cells = (
+            f"{statistics.median(row.seconds):.1f}",
+            f"{statistics.median(map(operator.truediv, row.seconds, local)):.2f}",
+            f"{added:.1f}",
+            "" if math.isnan(waited) else f"{waited:.1f}",
+            f"{statistics.median(row.received) / 1e6:.2f}",
+            f"{statistics.median(row.requests):.0f}",
+        )
+        print(f"{row.name:42}" + "".join(f"{each:>9}" for each in cells))
 
 
 if __name__ == "__main__":
