@@ -12,15 +12,18 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
 
+from farcore import cacheps
+from farcore.cacheps import Cacheps
 from farcore.errors import FarcoreError
 from farcore.naming import Naming
 from farcore.pagetable import START_KERNEL_MAP
-from farcore.profile import Profile
+from farcore.profile import Pages, Profile
 from farcore.regions import Regions
 from farcore.runs import U64
 from farcore.slabs import Slabs
@@ -37,6 +40,8 @@ PAGE: Final = 4096
 ALL_OF_MEMMAP: Final = 0.5
 # Seconds that the end of a session waits for a server that takes no lesson.
 PATIENCE: Final = 5.0
+# What the kernel reads of a mounted dump when a tool asks for its header.
+_HEADER: Final = 32 << 10
 _PERCPU: Final = ("__per_cpu_offset", "__per_cpu_start", "__per_cpu_end")
 # What every crash reads of text and .rodata, here and there: to know the kernel, to unwind, for `ps`, `log` and `kmem -i`.
 _LANDMARKS: Final = (
@@ -105,7 +110,10 @@ class Lesson:
     ) -> None:
         self.remote, self.target, self.space, self._symbols, self._share = remote, target, space, symbols, enough
         self.naming: Naming | None = None
+        self._slabs: Slabs | None = None
+        self._cacheps: Cacheps | None = None
         self._enough, self._foreign = False, True
+        self._named: U64 = np.zeros(0, np.uint64)
 
     def recall(self) -> None:
         """Bring what earlier sessions read, or what every session reads first."""
@@ -113,6 +121,8 @@ class Lesson:
         if known is None:
             return
         with suppress(FarcoreError), self.remote.aside():
+            if self.space == "vmcore":
+                self.remote.prefetch(self.space, [Extent(0, _HEADER)])
             # Each of the three is a round trip or more; none needs another.
             asked, located = aside(lambda: self.remote.profile(build(known))), aside(lambda: self._located(known))
             regions = Regions.of(self.target.physical, self.target.elf.header, known)
@@ -127,8 +137,9 @@ class Lesson:
                 brought.result()
             if self._foreign:
                 self._bring(warmup.memmap(regions)).result()
-                if slabs := Slabs.of(regions, known, self.target.physical):
-                    self.remote.akin(slabs)
+                self._slabs = Slabs.of(regions, known, self.target.physical)
+                if self._slabs is not None:
+                    self._kin(self._slabs, regions, _base(known))
 
     def tell(self) -> None:
         """Tell the server what was read."""
@@ -138,7 +149,12 @@ class Lesson:
         with suppress(FarcoreError, TimeoutError):
             read = self.remote.frames()
             if len(read):
-                self.remote.teach(build(known), self.naming.profile(read, self.remote.etag), within=PATIENCE)
+                profile = self.naming.profile(read, self.remote.etag)
+                if self._slabs is not None and self._cacheps is not None:
+                    unnamed = profile.dumps[self.remote.etag].number
+                    caches = Pages.of(self._cacheps.names(self._slabs, unnamed))
+                    profile = replace(profile, kinds={**profile.kinds, "slab": caches})
+                self.remote.teach(build(known), profile, within=PATIENCE)
 
     def _brought(self, naming: Naming, asked: Future[Profile | None]) -> Future[None] | None:
         """The pages that the profile names, on their way; None where there is none."""
@@ -149,10 +165,23 @@ class Lesson:
         if profile is None:
             return None
         self._foreign = self.remote.etag not in profile.dumps
+        self._named = profile.of("slab").number
         named = len(profile.of("memmap")) * PAGE
         self._enough = named >= self._share * int(naming.regions.memmap["size"].sum())
         extents = _extents(naming.frames(profile, self.remote.etag))
         return self._bring(extents)
+
+    def _kin(self, slabs: Slabs, regions: Regions, base: int) -> None:
+        """Bring what the caches hold that earlier sessions read, and all of any other as soon as some of it is missed."""
+        self.remote.akin(slabs)
+        memory = self.target.physical
+        if len(self._named):
+            where = cacheps.pointers(self._named, base)
+            self._bring(where).result()
+            self._bring(_extents(cacheps.frames(slabs, where, memory))).result()
+        if not self._enough:
+            # The warm-up has brought the image's data; to bring it for this would cost more than it saves.
+            self._cacheps = Cacheps.of(slabs, warmup.image_data(regions, self.target), base, memory)
 
     def _bring(self, extents: list[Extent]) -> Future[None]:
         return self.remote.prefetch(self.space, self._at(extents))
@@ -164,12 +193,17 @@ class Lesson:
     def _located(self, known: Vmcoreinfo) -> dict[str, int]:
         """The link addresses that the vmlinux has for these names; what lies at the first and at landmarks is on its way."""
         found = _symbols(self._symbols, (*_PERCPU, *(_LANDMARKS if self._share else ())))
-        moved = (known.kernel_offset or 0) - START_KERNEL_MAP + (known.phys_base or 0)
+        moved = _base(known) - START_KERNEL_MAP
         pages = [Extent(found[_PERCPU[0]] + moved & -PAGE, PAGE)] if _PERCPU[0] in found else []
         marks = found.keys() - {*_PERCPU}
         pages += [Extent((found[name] + moved & -PAGE) - PAGE, _AROUND * PAGE) for name in marks]
         self._bring([each for each in pages if each.offset >= 0])
         return found
+
+
+def _base(known: Vmcoreinfo) -> int:
+    """Where in physical memory the link address START_KERNEL_MAP would be."""
+    return (known.kernel_offset or 0) + (known.phys_base or 0)
 
 
 def _symbols(path: Path | None, names: Iterable[str]) -> dict[str, int]:

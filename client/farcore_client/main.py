@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import click
 from click.shell_completion import CompletionItem
@@ -83,6 +85,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.Abort:
         return _say("interrupted", 130)
     return status or 0
+
+
+def run() -> NoReturn:
+    """The program: main(), and then the end at once. To take the interpreter apart takes 80 ms, of a short session a fifth."""
+    status = main()
+    atexit._run_exitfuncs()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            status = status or 1
+    os._exit(status)
 
 
 def _say(sentence: str, status: int) -> int:

@@ -24,7 +24,8 @@ from farcore.runs import U64
 VERSION: Final = 1
 # What a page can be named by; each counts pages of 4 KiB from a base that a dump of any boot tells:
 # image: the kernel's link address; memmap: vmemmap; vmalloc: VMALLOC_START; percpu: a CPU's area, whichever CPU.
-KINDS: Final[tuple[str, ...]] = ("image", "memmap", "vmalloc", "percpu")
+# slab names no page but a cache of the allocator's, all whose pages are meant, by cacheps' numbers.
+KINDS: Final[tuple[str, ...]] = ("image", "memmap", "vmalloc", "percpu", "slab")
 # crash's `sys; bt -a; ps; log; kmem -i` reads 2,000 pages of a small guest and 10,000 of one with 2 GiB.
 MAX_PAGES: Final = 1 << 15
 # Dumps whose own pages are remembered: those of the last few crashes.

@@ -51,7 +51,7 @@ def test_only_the_last_dumps_pages_are_kept() -> None:
 
 
 def test_kinds_that_are_not_known_are_passed_over() -> None:
-    said = {"version": 1, "sessions": 1, "kinds": {"slab": [[0, 1, 1]], "image": [[4, 2, 1]]}, "dumps": {}}
+    said = {"version": 1, "sessions": 1, "kinds": {"heap": [[0, 1, 1]], "image": [[4, 2, 1]]}, "dumps": {}}
     profile = Profile.parse(json.dumps(said).encode())
     assert profile.of("image").number.tolist() == [4, 5]
     assert set(profile.kinds) == {"image"}

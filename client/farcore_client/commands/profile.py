@@ -22,6 +22,8 @@ from farcore_client.output import output, say
 from farcore_client.screen import aligned, show
 from farcore_client.session import Session
 
+# What is counted where it is no page.
+_SHOWN: Final = {"slab": "slab caches"}
 _TITLES: Final = ("KIND", "PAGES", "IN THE LAST SESSION")
 
 
@@ -99,7 +101,7 @@ async def _teach(server: ServerUrl, key: str, profile: Profile, credentials: Cre
 def _table(profile: Profile) -> list[Text]:
     rows = [tuple(Text(title, "bold") for title in _TITLES)]
     kinds = {
-        **{kind: profile.of(kind) for kind in KINDS},
+        **{_SHOWN.get(kind, kind): profile.of(kind) for kind in KINDS},
         **{f"of dump {etag}": pages for etag, pages in profile.dumps.items()},
     }
     for kind, pages in kinds.items():
