@@ -1,7 +1,7 @@
-"""python -m benchmarks.mounted DUMP: a whole dump read over loopback, by dd through `farcore mount` and by curl, in turns.
+"""python -m benchmarks.mounted DUMP: a whole dump read over loopback through `farcore mount` and by curl, in turns.
 
-Each round mounts anew, so that the kernel has kept nothing. Prints bytes a second, dd's share of curl's, and the CPU seconds
-of the mount. Needs curl, dd and FUSE.
+dd and curl throw away what they read; cp and curl make a file of it, in $TMPDIR, which should be in memory. Each round mounts anew, so that the kernel has kept nothing. Prints bytes a second, the share of curl's, and the CPU seconds of
+the mount. Needs curl, dd, cp and FUSE.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to read the dump at ``url``, with a folder to mount on."""
+    """A way to read the dump at ``url``, with a folder to mount on, and the name of the one it is held against."""
 
     name: str
+    beside: str
     read: Callable[[DumpUrl, Path], Sample]
 
 
@@ -56,21 +57,27 @@ def main() -> int:
             url = DumpUrl.parse(f"http://{server.address}:{server.port}{server.paths[dump.name].removesuffix('/vmcore')}")
             samples = in_turns(WAYS, arguments.rounds, lambda way: way.read(url, folder))
     table = Table(f"{dump.stat().st_size / 1e6:.0f} MB over loopback", ("way", "MB/s", "x curl", "CPU s"))
-    for name, mine in samples.items():
-        beside = str(ratio(mine, samples["curl"], lambda each: each.rate))
+    for way in WAYS:
+        mine = samples[way.name]
+        beside = str(ratio(mine, samples[way.beside], lambda each: each.rate))
         table.add(
-            name, f"{middle(mine, lambda each: each.rate) / 1e6:.0f}", beside, f"{middle(mine, lambda each: each.cpu):.2f}"
+            way.name, f"{middle(mine, lambda each: each.rate) / 1e6:.0f}", beside, f"{middle(mine, lambda each: each.cpu):.2f}"
         )
     return 0
 
 
-def _curl(url: DumpUrl, folder: Path) -> Sample:
-    return _timed(["curl", "-s", "-o", "/dev/null", "-w", "%{size_download}", f"{url}/vmcore"])
+def _curl(url: DumpUrl, folder: Path, to: str = "/dev/null") -> Sample:
+    return _timed(["curl", "-s", "-o", to, "-w", "%{size_download}", f"{url}/vmcore"])
 
 
-def _dd(url: DumpUrl, folder: Path) -> Sample:
+def _mounted(url: DumpUrl, folder: Path, *command: str) -> Sample:
     with connect(url, Credentials()) as remote, mounted(remote, folder):
-        return _timed(["dd", f"if={folder}/vmcore", "of=/dev/null", "bs=1M", "status=none"], remote.vmcore.size)
+        return _timed([word.replace("FILE", f"{folder}/vmcore") for word in command], remote.vmcore.size)
+
+
+def _to_file(read: Callable[[str], Sample]) -> Sample:
+    with TemporaryDirectory(prefix="farcore-bench-") as name:
+        return read(f"{name}/copy")
 
 
 def _timed(command: list[str], size: int = 0) -> Sample:
@@ -79,7 +86,18 @@ def _timed(command: list[str], size: int = 0) -> Sample:
     return Sample((size or int(said)) / (time.monotonic() - began), time.process_time() - cpu)
 
 
-WAYS = (Way("curl", _curl), Way("dd, farcore mount", _dd))
+WAYS = (
+    Way("curl", "curl", _curl),
+    Way(
+        "dd, farcore mount",
+        "curl",
+        lambda url, folder: _mounted(url, folder, "dd", "if=FILE", "of=/dev/null", "bs=1M", "status=none"),
+    ),
+    Way("curl, to a file", "curl, to a file", lambda url, folder: _to_file(lambda to: _curl(url, folder, to))),
+    Way(
+        "cp, farcore mount", "curl, to a file", lambda url, folder: _to_file(lambda to: _mounted(url, folder, "cp", "FILE", to))
+    ),
+)
 
 if __name__ == "__main__":
     raise SystemExit(main())
