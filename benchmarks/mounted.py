@@ -1,7 +1,8 @@
 """python -m benchmarks.mounted DUMP: a whole dump read over loopback through `farcore mount` and by curl, in turns.
 
-dd and curl throw away what they read; cp and curl make a file of it, in $TMPDIR, which should be in memory. Each round mounts anew, so that the kernel has kept nothing. Prints bytes a second, the share of curl's, and the CPU seconds of
-the mount. Needs curl, dd, cp and FUSE.
+dd and curl throw away what they read; cp and curl make a file of it, in $TMPDIR, which should be in memory. Each round
+mounts anew, so that the kernel has kept nothing. Prints bytes a second, the share of curl's, and the CPU seconds of the
+mount. Needs curl, dd, cp and FUSE.
 """
 
 from __future__ import annotations
