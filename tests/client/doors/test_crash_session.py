@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farcore_client.doors.crash.machine import Machine
 from farcore_client.doors.crash.requests import MAX_REQUEST, Read, Registers, Requests, Word
-from farcore_client.doors.crash.session import MAX_READ, Machine, Session, Stop, Wanted
+from farcore_client.doors.crash.session import MAX_READ, Session, Stop, Wanted
 from farcore_client.errors import ProtocolError
 
 STOP = Stop(0xFFFFFFFF9326C62F, 0xFFFFCE4640013C10, 0x10)

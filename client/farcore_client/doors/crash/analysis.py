@@ -11,9 +11,7 @@ from typing import Final
 from farcore.elf import PN_XNUM
 from farcore_client import vmlinux
 from farcore_client.child import child, status, tidily
-from farcore_client.doors.crash import launch, stops
-from farcore_client.doors.crash.door import CrashDoor
-from farcore_client.doors.listener import LOOPBACK
+from farcore_client.doors.crash import launch
 from farcore_client.doors.mount import MountError, mounted
 from farcore_client.lessons import ALL_OF_MEMMAP, learning
 from farcore_client.notice import notice
@@ -46,6 +44,15 @@ def _ran_through(dump: RemoteDump, target: Target, door: str | None, start: Sequ
             if door == "fuse":
                 raise
             notice(f"no FUSE here ({error})")
+    return _ran_at_a_door(dump, target, start, symbols)
+
+
+def _ran_at_a_door(dump: RemoteDump, target: Target, start: Sequence[str], symbols: str) -> int:
+    # Late: a mount, and who waits for it, needs none of this.
+    from farcore_client.doors.crash import stops
+    from farcore_client.doors.crash.door import CrashDoor
+    from farcore_client.doors.listener import LOOPBACK
+
     crashes = CrashDoor(target, stops.of(target, Path(symbols)), notice)
     with crashes.listener.listening(LOOPBACK, 0) as port, learning(dump, target, Path(symbols), enough=ALL_OF_MEMMAP):
         notice(f"crash reads the dump through its remote protocol, at {LOOPBACK}:{port}")

@@ -14,9 +14,10 @@ from typing import Final
 from farcore.errors import FarcoreError, FaultError, SourceChangedError
 from farcore.source import Source
 from farcore_client.doors import memory
+from farcore_client.doors.crash.machine import Machine
 from farcore_client.doors.crash.quick import Quick
 from farcore_client.doors.crash.requests import Requests
-from farcore_client.doors.crash.session import Machine, Session, Stop, Wanted
+from farcore_client.doors.crash.session import Session, Stop, Wanted
 from farcore_client.doors.listener import Listener
 from farcore_client.errors import ProtocolError
 from farcore_client.target import Target

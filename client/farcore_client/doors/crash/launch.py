@@ -6,7 +6,7 @@ import platform
 import shutil
 from collections.abc import Sequence
 
-from farcore_client.doors.crash.session import Machine
+from farcore_client.doors.crash.machine import Machine
 from farcore_client.errors import MissingToolError
 from farcore_client.target import Target
 
