@@ -40,8 +40,6 @@ PAGE: Final = 4096
 ALL_OF_MEMMAP: Final = 0.5
 # Seconds that the end of a session waits for a server that takes no lesson.
 PATIENCE: Final = 5.0
-# What the kernel reads of a mounted dump when a tool asks for its header.
-_HEADER: Final = 32 << 10
 _PERCPU: Final = ("__per_cpu_offset", "__per_cpu_start", "__per_cpu_end")
 # What every crash reads of text and .rodata, here and there: to know the kernel, to unwind, for `ps`, `log` and `kmem -i`.
 _LANDMARKS: Final = (
@@ -121,8 +119,6 @@ class Lesson:
         if known is None:
             return
         with suppress(FarcoreError), self.remote.aside():
-            if self.space == "vmcore":
-                self.remote.prefetch(self.space, [Extent(0, _HEADER)])
             # Each of the three is a round trip or more; none needs another.
             asked, located = aside(lambda: self.remote.profile(build(known))), aside(lambda: self._located(known))
             regions = Regions.of(self.target.physical, self.target.elf.header, known)
