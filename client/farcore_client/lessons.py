@@ -108,7 +108,6 @@ class Lesson:
     ) -> None:
         self.remote, self.target, self.space, self._symbols, self._share = remote, target, space, symbols, enough
         self.naming: Naming | None = None
-        self._slabs: Slabs | None = None
         self._cacheps: Cacheps | None = None
         self._enough, self._foreign = False, True
         self._named: U64 = np.zeros(0, np.uint64)
@@ -133,9 +132,8 @@ class Lesson:
                 brought.result()
             if self._foreign:
                 self._bring(warmup.memmap(regions)).result()
-                self._slabs = Slabs.of(regions, known, self.target.physical)
-                if self._slabs is not None:
-                    self._kin(self._slabs, regions, _base(known))
+                if slabs := Slabs.of(regions, known, self.target.physical):
+                    self._kin(slabs, regions, _base(known))
 
     def tell(self) -> None:
         """Tell the server what was read."""
@@ -145,12 +143,14 @@ class Lesson:
         with suppress(FarcoreError, TimeoutError):
             read = self.remote.frames()
             if len(read):
-                profile = self.naming.profile(read, self.remote.etag)
-                if self._slabs is not None and self._cacheps is not None:
-                    unnamed = profile.dumps[self.remote.etag].number
-                    caches = Pages.of(self._cacheps.names(self._slabs, unnamed))
-                    profile = replace(profile, kinds={**profile.kinds, "slab": caches})
-                self.remote.teach(build(known), profile, within=PATIENCE)
+                self.remote.teach(build(known), self._profile(self.naming, read), within=PATIENCE)
+
+    def _profile(self, naming: Naming, read: U64) -> Profile:
+        """These page frames by name; those without one also by the caches whose objects they hold."""
+        found, etag = naming.profile(read, self.remote.etag), self.remote.etag
+        if self._cacheps is None:
+            return found
+        return replace(found, kinds={**found.kinds, "slab": Pages.of(self._cacheps.names(found.dumps[etag].number))})
 
     def _brought(self, naming: Naming, asked: Future[Profile | None]) -> Future[None] | None:
         """The pages that the profile names, on their way; None where there is none."""

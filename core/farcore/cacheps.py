@@ -25,8 +25,9 @@ _WORD: Final = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cacheps:
-    """``cache``: addresses of caches, ascending; ``number``: of each one's first pointer."""
+    """``cache``: addresses of caches of ``slabs``, ascending; ``number``: of each one's first pointer."""
 
+    slabs: Slabs
     cache: U64
     number: U64
 
@@ -47,11 +48,11 @@ class Cacheps:
             held.append(words[at])
             numbers.append((at + (start - base) // _WORD).astype(np.uint64))
         cache, first = np.unique(np.concatenate(held), return_index=True)
-        return cls(cache, np.concatenate(numbers)[first])
+        return cls(slabs, cache, np.concatenate(numbers)[first])
 
-    def names(self, slabs: Slabs, frames: U64) -> U64:
+    def names(self, frames: U64) -> U64:
         """The numbers of the caches whose objects these page frames hold."""
-        mine = np.unique(slabs.cache[np.isin(slabs.frame, frames)])
+        mine = np.unique(self.slabs.cache[np.isin(self.slabs.frame, frames)])
         return self.number[np.isin(self.cache, mine)]
 
 

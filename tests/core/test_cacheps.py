@@ -38,7 +38,7 @@ def test_what_one_boot_names_another_one_finds() -> None:
     slabs, memory = boot(caches, first, base)
     extents = [Extent(base + DATA, 8 * len(WORDS))]
     known = Cacheps.of(slabs, extents, base, memory)
-    named = known.names(slabs, numbers(first, first + 3, first + 1, first + 2, 0x5555))
+    named = known.names(numbers(first, first + 3, first + 1, first + 2, 0x5555))
     assert named.tolist() == [DATA // 8 + 3, DATA // 8 + 1]
     there, elsewhere = boot(others, start, moved)
     found = cacheps.frames(there, cacheps.pointers(named, moved), elsewhere)
@@ -49,7 +49,7 @@ def test_what_no_pointer_leads_to_or_nobody_can_read_is_left_out() -> None:
     caches, first, base = BOOTS[0]
     slabs, memory = boot(caches, first, base)
     assert len(Cacheps.of(slabs, [Extent(memory.size, 4096)], base, memory).cache) == 0
-    assert len(Cacheps.of(slabs, [], base, memory).names(slabs, slabs.frame)) == 0
+    assert len(Cacheps.of(slabs, [], base, memory).names(slabs.frame)) == 0
     # Not a cache's, behind the end of memory, in front of its start.
     wrong = numbers(DATA // 8, 1 << 40)
     assert cacheps.frames(slabs, cacheps.pointers(wrong, base), memory).tolist() == []
