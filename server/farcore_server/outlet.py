@@ -35,7 +35,8 @@ CORKED: Final = 64 << 10
 # What the kernel may hold unsent of one connection; the rest of a slow reader's megabytes stays in the file.
 UNSENT: Final = 512 << 10
 # Who takes SOON bytes within EAGER seconds reads as fast as we send, and has AMPLE until the stream's end, all that Linux gives
-# to a socket: under BBR, which lets bytes go as the line would take them, we should wake for every 256 KiB.
+# to a socket: under BBR, which lets bytes go as the line would take them, we should wake for every 256 KiB. So has an answer
+# of the lane, PIECE at most, which else would need a task for its rest.
 SOON: Final = 8 << 20
 EAGER: Final = 0.5
 AMPLE: Final = 4 << 20
@@ -108,6 +109,8 @@ class Outlet:
         if length > MAPPED or whole is None:
             if length > CORKED:
                 self._cork(True)
+            if length > UNSENT:
+                self._hold(AMPLE)
             sent = self.send(head, socket.MSG_MORE)
             if sent == len(head):
                 sent += self.sendfile(source.fd, offset, length)

@@ -235,7 +235,7 @@ def test_an_eager_reader_has_more_in_the_kernel_until_the_streams_end(path: Path
     on_uvloop(main())
 
 
-def test_a_long_answer_is_corked_until_its_last_byte_is_with_the_kernel(path: Path) -> None:
+def test_a_long_answer_is_corked_and_has_ample_room_until_its_last_byte_is_with_the_kernel(path: Path) -> None:
     content = path.read_bytes()
 
     async def main() -> None:
@@ -246,17 +246,22 @@ def test_a_long_answer_is_corked_until_its_last_byte_is_with_the_kernel(path: Pa
             def corked() -> int:
                 return int(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_CORK))
 
+            def unsent() -> int:
+                return int(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
+
             assert outlet.give(b"head", dump.source, 0, MAPPED + 1) == 4 + MAPPED + 1
             assert not corked()
             sent = outlet.give(b"head", dump.source, 0, SIZE)
             assert 0 < sent < SIZE
             assert corked()
+            assert unsent() == AMPLE
             pushing = asyncio.create_task(outlet.push(dump, sent - 4, SIZE - (sent - 4)))
             await asyncio.sleep(0.01)
             assert corked()
             received = await asyncio.to_thread(read, client, 4 + MAPPED + 1 + 4 + SIZE)
             await pushing
             assert not corked()
+            assert unsent() == UNSENT
             assert received[-SIZE:] == content[:SIZE]
             assert outlet.give(b"", dump.source, 0, CORKED + 1) == CORKED + 1
             assert not corked()
