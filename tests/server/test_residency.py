@@ -70,6 +70,15 @@ def on_disk(tmp_path: Path) -> Path:
     return path
 
 
+def make_cold(path: Path) -> None:
+    """None of it is in memory; the kernel keeps for a moment what somebody has just let go of."""
+    for _ in range(100):
+        drop(path)
+        if not any(in_memory(path)):
+            return
+        time.sleep(0.01)
+
+
 def timed(call: Callable[[], object]) -> tuple[object, float]:
     begun = time.monotonic()
     return call(), time.monotonic() - begun
@@ -78,11 +87,12 @@ def timed(call: Callable[[], object]) -> tuple[object, float]:
 @pytest.mark.parametrize("told", [True, False])
 def test_cold_bytes_are_not_there_and_hot_ones_are(on_disk: Path, told: bool) -> None:
     for read in (False, True):
-        drop(on_disk)
+        make_cold(on_disk)
         found = residency(on_disk)
         found._counts = told  # False: who neither owns the file nor may write it is not told by cachestat(2)
-        cold = found.read_now(1 << 20, 4096) if read else found.resident(1 << 20, 4096)
-        assert not cold
+        there = found.read_now(1 << 20, 4096) if read else found.resident(1 << 20, 4096)
+        # To ask without waiting has the kernel begin to read, and a quick disk may have done it by the answer.
+        assert not there or in_memory(on_disk)[(1 << 20) // PAGE]
         on_disk.read_bytes()
         assert all(in_memory(on_disk))
         assert found.resident(0, SIZE)
@@ -104,9 +114,13 @@ def test_cachestat_tells_whether_all_of_a_range_is_in_memory_where_it_tells_anyt
 
 
 async def test_what_was_brought_is_there(on_disk: Path) -> None:
-    found = residency(on_disk)
-    await found.bring(2 << 20, 1 << 20)
-    assert all(in_memory(on_disk)[(2 << 20) // PAGE : (3 << 20) // PAGE])
+    wanted = slice((2 << 20) // PAGE, (3 << 20) // PAGE)
+    for _ in range(3):  # a virtual machine's host may take memory back at any moment
+        found = residency(on_disk)
+        await found.bring(2 << 20, 1 << 20)
+        if all(in_memory(on_disk)[wanted]):
+            break
+    assert all(in_memory(on_disk)[wanted])
     assert found.resident(2 << 20, 1 << 20)
     drop(on_disk)
     assert await found.read(5 << 20, 100_000) == CONTENT[5 << 20 : (5 << 20) + 100_000]
