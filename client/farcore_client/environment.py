@@ -1,4 +1,4 @@
-"""Environment: what this process sets for itself, and no program that it starts is given."""
+"""Environment: what this process sets for itself, and the program that child() runs is not given."""
 
 from __future__ import annotations
 

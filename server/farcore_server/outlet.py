@@ -173,6 +173,8 @@ class Outlet:
         self._opened, self._offset, self._left = opened, offset, length
         self._begun, self._trial = self._loop.time(), length - SOON
         self._sharing.streams.add(self)
+        if length > PIECE:
+            self._hold(UNSENT)  # what the lane answered before may have left it at AMPLE
         self._cork(True)
         try:
             while self._left:

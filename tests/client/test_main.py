@@ -232,3 +232,15 @@ def test_a_list_that_nobody_reads_is_no_complaint(served: Served) -> None:
     done = subprocess.run([SCRIPT, "ls", served.url], stdout=writer, stderr=subprocess.PIPE, timeout=60)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_the_program_ends_at_once_with_its_status_and_with_all_that_was_said() -> None:
+    program = (
+        "import atexit, threading; from farcore_client import main\n"
+        "atexit.register(print, 'at the end')\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        "main.main = lambda: print('said') or 3\n"
+        "main.run()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "said\nat the end\n", "")

@@ -265,6 +265,14 @@ def test_a_long_answer_is_corked_and_has_ample_room_until_its_last_byte_is_with_
             assert received[-SIZE:] == content[:SIZE]
             assert outlet.give(b"", dump.source, 0, CORKED + 1) == CORKED + 1
             assert not corked()
+            # What was ample for an answer is not for a stream that follows.
+            assert outlet.give(b"", dump.source, 0, UNSENT + 1) == UNSENT + 1
+            assert unsent() == AMPLE
+            pushing = asyncio.create_task(outlet.push(dump, 0, SIZE))
+            await asyncio.sleep(0.01)
+            assert unsent() == UNSENT
+            await asyncio.to_thread(read, client, CORKED + 1 + UNSENT + 1 + SIZE)
+            await pushing
 
     on_uvloop(main())
 
