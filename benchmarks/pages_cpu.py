@@ -1,4 +1,4 @@
-"""What a batch of pages costs by stage, in CPU time of one core, on a real dump; and what the size of a frame is worth.
+"""What a batch of pages costs by stage, in CPU time of one core, on a real dump; and what a frame's size and place are worth.
 
     python -m benchmarks.pages_cpu DUMP
 
@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from backports import zstd
@@ -19,7 +20,8 @@ from farcore import frames, gather, layout
 from farcore.batch import Batch
 from farcore.file import FileSource
 from farcore.frames import Decoder
-from farcore.gather import Gathered, Plan
+from farcore.gather import FRAME, Gathered, Plan
+from farcore.room import INTO, room
 
 PAGE = 4096
 COUNT = 2008
@@ -57,7 +59,7 @@ def stages(path: str, offsets: list[int]) -> None:
 
     def read() -> None:
         for draft in drafts:
-            content, at = memoryview(bytearray(draft.raw)), 0
+            content, at = room(draft.raw), 0
             for offset, length in draft.reads:
                 os.preadv(source.fd, [content[at : at + length]], offset, os.RWF_NOWAIT)
                 at += length
@@ -105,13 +107,32 @@ def sizes(path: str, pages: list[int]) -> None:
         print(f"  zstd {level:>3}" + "".join(cells))
 
 
+def _read(fd: int, there: memoryview, pieces: range) -> None:
+    for at in pieces:
+        os.preadv(fd, [there], at)
+
+
+def placement(path: str) -> None:
+    """Microseconds for a frame's bytes out of the page cache, by how far into a page they are read to."""
+    whole = np.empty(FRAME + 2 * PAGE, np.uint8)
+    start = -whole.ctypes.data % PAGE
+    with open(path, "rb") as file:
+        pieces = range(0, min(os.path.getsize(path), SAMPLE) - FRAME, FRAME)
+        print(f"{FRAME >> 10} KiB by preadv, so many bytes into a page: us")
+        for into in (0, 16, 48, 64, INTO):
+            there = whole[start + into : start + into + FRAME].data
+            spent = best(partial(_read, file.fileno(), there, pieces))
+            print(f"  {into:4}{spent / len(pieces) * 1e3:8.1f}")
+
+
 def main() -> None:
-    """Both tables for the dump that was named."""
+    """The tables for the dump that was named."""
     path = sys.argv[1]
     pages = filled(path)
     chosen = np.sort(np.random.default_rng(COUNT).choice(pages, min(COUNT, len(pages)), replace=False))
     stages(path, [int(page) * PAGE for page in chosen])
     sizes(path, pages)
+    placement(path)
 
 
 if __name__ == "__main__":

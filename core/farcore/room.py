@@ -1,8 +1,8 @@
 """Room: memory to read large pieces into; it lies where copies to and from it are quick, and is not zeroed.
 
 malloc's own large blocks begin 16 bytes behind a page's start. From memory that begins with a page, the page cache and what
-sendfile(2) makes of it, Zen 3 copies there 3.5 times slower (measured: `rep movsb` of 256 KiB 112 us, elsewhere 32), as it does
-wherever a copy goes up to 63 bytes further into its page than it comes from.
+sendfile(2) makes of it, Zen 3 copies there 3.5 times slower (`rep movsb` of 256 KiB 112 us, elsewhere 32; benchmarks.pages_cpu
+measures it), as it does wherever a copy goes up to 63 bytes further into its page than it comes from.
 """
 
 from __future__ import annotations
