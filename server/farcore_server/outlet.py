@@ -16,6 +16,7 @@ from farcore.errors import FarcoreError, FaultError, SourceChangedError
 from farcore_server.body import PIECE
 from farcore_server.mapping import MappedSource
 from farcore_server.opened import Opened
+from farcore_server.pipe import Pipe
 from farcore_server.residency import Residency
 
 # Answers send no more than this in a turn of the loop, 3 ms of a core: a MiB each for sixteen who ask at once, as with nginx.
@@ -32,6 +33,8 @@ MAPPED: Final = 32 << 10
 # An answer longer than this is sent corked: between two pieces the kernel sends whole packets only, as with nginx's tcp_nopush.
 # Without, every ACK that comes during a sendfile lets go of what is there, and a third of the packets are short.
 CORKED: Final = 64 << 10
+# And one than this leaves through a Pipe, which costs a system call more than sendfile and then less for each page.
+PIPED: Final = 128 << 10
 # What the kernel may hold unsent of one connection; the rest of a slow reader's megabytes stays in the file.
 UNSENT: Final = 512 << 10
 # Who takes SOON bytes within EAGER seconds reads as fast as we send, and has AMPLE until the stream's end, all that Linux gives
@@ -45,7 +48,7 @@ AMPLE: Final = 4 << 20
 class Sharing:
     """What the streams of a process share: the loop's turns, with each other and with those who ask."""
 
-    __slots__ = ("_asked", "_before", "_by", "streams")
+    __slots__ = ("_asked", "_before", "_by", "pipe", "streams")
 
     def __init__(self) -> None:
         # Those that push() is at work on.
@@ -53,6 +56,7 @@ class Sharing:
         # When, by the loop's clock, anybody asked last; which connection that was (None: several); and when another did.
         self._asked = self._before = float("-inf")
         self._by: Outlet | None = None
+        self.pipe = Pipe()
 
     def heard(self, now: float, by: Outlet | None) -> None:
         """Somebody has asked for something."""
@@ -119,15 +123,15 @@ class Outlet:
             return sent
         try:
             return writev(self._fd, (head, whole[offset : offset + length]))
-        except BlockingIOError:
-            return 0
+        except OSError as error:
+            return self._none(error)
 
     def send(self, content: bytes | bytearray | memoryview, flags: int = 0) -> int:
         """How many bytes the kernel took at once."""
         try:
             return self._socket.send(content, flags)
-        except BlockingIOError:
-            return 0
+        except OSError as error:
+            return self._none(error)
 
     def sendfile(self, fd: int, offset: int, length: int) -> int:
         """How many bytes of the file the kernel took at once.
@@ -136,17 +140,35 @@ class Outlet:
         """
         if self._fd < 0:
             raise ConnectionResetError("the connection was lost")
+        move = self._sharing.pipe.move if length > PIPED else _sendfile
         try:
-            sent = os.sendfile(self._fd, fd, offset, length)
-        except BlockingIOError:
-            return 0
-        except ConnectionError:
-            raise
+            sent = move(fd, offset, length, self._fd)
         except OSError as error:
-            raise FaultError(address=offset, length=length, space="stored", kind="unreadable") from error
+            try:
+                return self._none(error)
+            except ConnectionError:
+                raise
+            except OSError:
+                raise FaultError(address=offset, length=length, space="stored", kind="unreadable") from error
         if sent == 0:
             raise SourceChangedError(f"the file ends before byte {offset:,}")
         return sent
+
+    def _none(self, error: OSError) -> int:
+        """0 where the kernel took nothing for now, else ``error``: ConnectionError where it is about the connection.
+
+        A client that has vanished is ETIMEDOUT or EHOSTUNREACH, which a disk can be as well; but a socket that has ended has no
+        peer.
+        """
+        if isinstance(error, BlockingIOError):
+            return 0
+        if isinstance(error, ConnectionError):
+            raise error
+        try:
+            self._socket.getpeername()
+        except OSError:
+            raise ConnectionResetError("the connection was lost") from error
+        raise error
 
     async def send_all(self, content: bytes | bytearray | memoryview) -> None:
         """Send it all, waiting as long as it takes."""
@@ -161,8 +183,8 @@ class Outlet:
         """Send them all, one after the other, in one system call if the socket takes them."""
         try:
             sent = writev(self._fd, parts)
-        except BlockingIOError:
-            sent = 0
+        except OSError as error:
+            sent = self._none(error)
         for part in parts:
             if sent < len(part):
                 await self.send_all(memoryview(part)[sent:])
@@ -256,3 +278,7 @@ class Outlet:
     def _unwatch(self) -> None:
         if self._watched >= 0:
             self._loop.remove_writer(self._watched)
+
+
+def _sendfile(fd: int, offset: int, length: int, sock: int) -> int:
+    return os.sendfile(sock, fd, offset, length)

@@ -25,11 +25,12 @@ from farcore_server.body import PIECE
 from farcore_server.catalogue import Catalogue
 from farcore_server.inspection import Rules
 from farcore_server.opened import Opened
-from farcore_server.outlet import AMPLE, CORKED, MAPPED, QUIET, TURN, UNSENT, Outlet, Sharing
+from farcore_server.outlet import AMPLE, CORKED, MAPPED, PIPED, QUIET, TURN, UNSENT, Outlet, Sharing
 from tests.elfwriter import Dump, load
 from tests.storage import disk
 
 SIZE = 12 << 20
+CLOSED = 7  # TCP_CLOSE of include/net/tcp_states.h, the first byte of TCP_INFO
 CONTENT = os.urandom(SIZE)
 
 
@@ -41,12 +42,12 @@ def on_uvloop(main: Coroutine[Any, Any, None]) -> None:
 class Held(asyncio.Protocol):
     """A server's end of one connection, with the outlet that it had from the first moment on."""
 
-    def __init__(self, made: asyncio.Future[Held]) -> None:
-        self.made = made
+    def __init__(self, made: asyncio.Future[Held], sharing: Sharing | None = None) -> None:
+        self.made, self.sharing = made, sharing or Sharing()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        self.outlet = Outlet.of(transport, asyncio.get_running_loop(), Sharing())
+        self.outlet = Outlet.of(transport, asyncio.get_running_loop(), self.sharing)
         self.made.set_result(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -55,11 +56,11 @@ class Held(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Outlet, socket.socket, asyncio.BaseTransport]]:
+async def connected(sharing: Sharing | None = None) -> AsyncIterator[tuple[Outlet, socket.socket, asyncio.BaseTransport]]:
     """An outlet, and the client's end: a blocking socket that takes little in advance."""
     loop = asyncio.get_running_loop()
     made: asyncio.Future[Held] = loop.create_future()
-    server = await loop.create_server(lambda: Held(made), "127.0.0.1", 0)
+    server = await loop.create_server(lambda: Held(made, sharing), "127.0.0.1", 0)
     client = socket.create_connection(server.sockets[0].getsockname())
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
     client.settimeout(20)
@@ -340,9 +341,9 @@ def test_whoever_waits_is_told_that_the_connection_is_lost(
 ) -> None:
     async def main() -> None:
         dump = await opened(path)
-        before = await descriptors()
+        sharing, before = Sharing(), await descriptors()
         for way in ("push", "send_all"):
-            async with connected() as (outlet, client, _):
+            async with connected(sharing) as (outlet, client, _):
                 waiting = asyncio.create_task(outlet.push(dump, 0, SIZE) if way == "push" else outlet.send_all(CONTENT))
                 await asyncio.sleep(0.1)
                 assert not waiting.done()
@@ -357,12 +358,56 @@ def test_whoever_waits_is_told_that_the_connection_is_lost(
     on_uvloop(main())
 
 
+async def send(outlet: Outlet, dump: Opened) -> None:
+    outlet.send(b"head")
+
+
+async def send_parts(outlet: Outlet, dump: Opened) -> None:
+    await outlet.send_parts([b"one", b"two"])
+
+
+async def give(outlet: Outlet, dump: Opened) -> None:
+    outlet.give(b"head", dump.source, 0, MAPPED)
+
+
+async def sendfile(outlet: Outlet, dump: Opened) -> None:
+    outlet.sendfile(dump.source.fd, 0, PIPED)
+
+
+async def splice(outlet: Outlet, dump: Opened) -> None:
+    outlet.sendfile(dump.source.fd, 0, PIPED + 1)
+
+
+def vanish(outlet: Outlet) -> None:
+    """As if its client's packets were lost: the kernel gives it up. The loop must not hear of it first."""
+    outlet._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 50)
+    while outlet._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != CLOSED:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("way", [send, send_parts, give, sendfile, splice])
+def test_a_client_that_has_vanished_is_no_fault_of_the_file(
+    path: Path, way: Callable[[Outlet, Opened], Awaitable[None]]
+) -> None:
+    async def main() -> None:
+        dump = await opened(path)
+        async with connected() as (outlet, _client, _):
+            while outlet.send(CONTENT):
+                pass
+            vanish(outlet)
+            # ETIMEDOUT, as of a disk.
+            with pytest.raises(ConnectionError):
+                await way(outlet, dump)
+
+    on_uvloop(main())
+
+
 def test_a_wait_that_is_cancelled_leaves_nothing_watched(path: Path) -> None:
     async def main() -> None:
         dump = await opened(path)
-        before = await descriptors()
+        sharing, before = Sharing(), await descriptors()
         for _ in range(20):
-            async with connected() as (outlet, _client, _):
+            async with connected(sharing) as (outlet, _client, _):
                 for _ in range(3):
                     waiting = asyncio.create_task(outlet.push(dump, 0, SIZE))
                     await asyncio.sleep(0.005)
