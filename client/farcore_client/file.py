@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.source import Source
 from farcore_client.cachedir import VARIABLE, CacheDir
 from farcore_client.credentials import Credentials, token
@@ -26,7 +26,7 @@ class Memory:
     def __len__(self) -> int:
         return self.source.size
 
-    def __getitem__(self, wanted: slice) -> npt.NDArray[np.uint8]:
+    def __getitem__(self, wanted: slice) -> Array[np.uint8]:
         start, stop, step = wanted.indices(self.source.size)
         if step != 1:
             raise ValueError("memory is sliced byte by byte: leave out the step, and stride the array instead")

@@ -25,7 +25,7 @@ from farcore.naming import Naming
 from farcore.pagetable import START_KERNEL_MAP
 from farcore.profile import Pages, Profile
 from farcore.regions import Regions
-from farcore.runs import U64
+from farcore.runs import U64, among
 from farcore.slabs import Slabs
 from farcore.source import Extent
 from farcore.vmcoreinfo import Vmcoreinfo
@@ -111,6 +111,8 @@ class Lesson:
         self._cacheps: Cacheps | None = None
         self._enough, self._foreign = False, True
         self._named: U64 = np.zeros(0, np.uint64)
+        # The page frames that the profile names, of this dump's own and by kind.
+        self._foretold: U64 = np.zeros(0, np.uint64)
 
     def recall(self) -> None:
         """Bring what earlier sessions read, or what every session reads first."""
@@ -136,13 +138,14 @@ class Lesson:
                     self._kin(slabs, regions, _base(known))
 
     def tell(self) -> None:
-        """Tell the server what was read."""
+        """Tell the server what was read, unless sessions on this dump have told it all of that."""
         known = self.target.vmcoreinfo
         if self.naming is None or known is None:
             return
         with suppress(FarcoreError, TimeoutError):
             read = self.remote.frames()
-            if len(read):
+            news = read if self._foreign else read[~among(read, self._foretold)]
+            if len(news):
                 self.remote.teach(build(known), self._profile(self.naming, read), within=PATIENCE)
 
     def _profile(self, naming: Naming, read: U64) -> Profile:
@@ -164,8 +167,8 @@ class Lesson:
         self._named = profile.of("slab").number
         named = len(profile.of("memmap")) * PAGE
         self._enough = named >= self._share * int(naming.regions.memmap["size"].sum())
-        extents = _extents(naming.frames(profile, self.remote.etag))
-        return self._bring(extents)
+        self._foretold = naming.frames(profile, self.remote.etag)
+        return self._bring(_extents(self._foretold))
 
     def _kin(self, slabs: Slabs, regions: Regions, base: int) -> None:
         """Bring what the caches hold that earlier sessions read, and all of any other as soon as some of it is missed."""

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 from farcore.errors import FarcoreError, SourceChangedError
+from farcore.source import Extent
 from farcore_client.aside import aside
 from farcore_client.cachedir import CacheDir
 from farcore_client.credentials import Credentials
@@ -18,14 +19,16 @@ from farcore_client.dumpurl import DumpUrl
 from farcore_client.errors import ProtocolError
 from farcore_client.fields import Fields
 from farcore_client.line import Line, Lines, fields_of
-from farcore_client.partial import Resource, first, resource, strong
+from farcore_client.partial import Resource, resource, strong, version
 
 # Seconds without a byte from a server until a request is given up and made again.
 SILENCE: Final = 30.0
-# Of the vmcore: header, notes and VMCOREINFO of nearly every dump; a new connection carries so much in one round trip.
-START: Final = 12 << 10
+# Of the vmcore: header, notes and VMCOREINFO of nearly every dump, and all that the kernel reads first of a mounted file; in
+# halves, as a new connection carries no more than 14 KiB in one round trip.
+START: Final = 16 << 10
+HALF: Final = START // 2
 # Connections more than there are questions, so that the first misses need not wait for theirs.
-SPARE: Final = 2
+SPARE: Final = 1
 _QUERY: Final = "?normalised"
 T = TypeVar("T")
 
@@ -51,7 +54,8 @@ class Opening:
         self._described = self._ask(lambda line: line.json(f"{url.path}?brief", {}))
         self._physical = self._ask(lambda line: _head(line, f"{url.path}/memory/physical"))
         self._vmcore = self._ask(lambda line: _head(line, vmcore)) if normalised else None
-        self._start = self._ask(lambda line: _start(line, vmcore))
+        halves = (Extent(at, HALF) for at in range(0, START, HALF))
+        self._start = [self._ask(partial(_some, path=vmcore, wanted=half)) for half in halves]
         for _ in range(SPARE):
             self._ask(Line.connect)
 
@@ -68,8 +72,13 @@ class Opening:
             sizes[space] = found.size
             if found.etag != etag:
                 raise SourceChangedError(f"{self.url} was replaced just now; open it again in a few seconds")
-        version, start = self._start.result()
-        return Opened(dump, etag, sizes, start if version == Resource(sizes["vmcore"], etag) else b"")
+        start, this = b"", Resource(sizes["vmcore"], etag)
+        for each in self._start:
+            its, content = each.result()
+            if its != this:
+                break
+            start += content
+        return Opened(dump, etag, sizes, start)
 
     def _ask(self, job: Callable[[Line], T]) -> Future[T]:
         """The job's result, over a line of its own."""
@@ -99,12 +108,12 @@ def _head(line: Line, path: str) -> Resource:
     raise ProtocolError(f"{line.server} has no answer to HEAD {path}; is something between here and farcored?")
 
 
-def _start(line: Line, path: str) -> tuple[Resource | None, bytes]:
-    """The version of the resource, and its first bytes; nothing where they are not to be had: a read will say why."""
+def _some(line: Line, path: str, wanted: Extent) -> tuple[Resource | None, bytes]:
+    """The version of the resource, and these bytes of it; nothing where they are not to be had: a read will say why."""
     try:
-        answer = line.ask("GET", path, {"Range": f"bytes=0-{START - 1}"})
-        version = first(answer.status, fields_of(answer), START)
-        return version, line.read(answer, START)
+        answer = line.ask("GET", path, {"Range": f"bytes={wanted.offset}-{wanted.offset + wanted.length - 1}"})
+        found = version(answer.status, fields_of(answer), wanted)
+        return found, line.read(answer, wanted.length)
     except FarcoreError:
         line.close()
         return None, b""

@@ -36,13 +36,15 @@ def strong(etag: str) -> str:
     return etag
 
 
-def first(status: int, headers: Mapping[str, str], most: int) -> Resource:
-    """What the answer to a range of the first ``most`` bytes says; ProtocolError where it is none, or has no strong ETag."""
-    size = re.fullmatch(r"bytes 0-([0-9]{1,20})/([0-9]{1,20})", headers.get("Content-Range", ""), re.ASCII)
-    etag = headers.get("ETag", "")
-    if status != 206 or size is None or not _STRONG.fullmatch(etag) or int(size[1]) + 1 != min(most, int(size[2])):
-        raise ProtocolError("the answer to a range is none, or has no strong ETag; is this the URL of a farcored?")
-    return Resource(int(size[2]), etag)
+def version(status: int, headers: Mapping[str, str], wanted: Extent) -> Resource:
+    """What the answer to a range, in which the resource may end, says of it; ProtocolError where it is none of that range."""
+    found = re.fullmatch(r"bytes ([0-9]{1,20})-([0-9]{1,20})/([0-9]{1,20})", headers.get("Content-Range", ""), re.ASCII)
+    etag, (offset, length) = headers.get("ETag", ""), wanted
+    if status == 206 and found is not None and _STRONG.fullmatch(etag):
+        first, last, size = map(int, found.groups())
+        if first == offset and last + 1 == min(offset + length, size):
+            return Resource(size, etag)
+    raise ProtocolError("the answer to a range is none, or has no strong ETag; is this the URL of a farcored?")
 
 
 def demand(status: int, headers: Mapping[str, str], wanted: Extent, version: Resource) -> None:

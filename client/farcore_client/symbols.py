@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Final, Self
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.elf import Ehdr
 from farcore.errors import BadDumpError
 from farcore.file import FileSource
-from farcore.runs import U64
+from farcore.runs import U64, distinct
 from farcore.source import Source
 
 SHT_SYMTAB: Final = 2
@@ -35,7 +35,7 @@ _SYMBOL: Final = {
     64: (("name", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2"), ("value", "u8"), ("size", "u8")),
     32: (("name", "u4"), ("value", "u4"), ("size", "u4"), ("info", "u1"), ("other", "u1"), ("shndx", "u2")),
 }
-Rows = npt.NDArray[np.void]
+Rows = Array[np.void]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +81,7 @@ class Symbols:
     def starts(self, low: int, high: int) -> U64:
         """Where symbols start in [low, high): ascending, each once."""
         values = self.table["value"].astype(np.uint64)
-        return np.unique(values[(values >= np.uint64(low)) & (values < np.uint64(high))])
+        return distinct(values[(values >= np.uint64(low)) & (values < np.uint64(high))])
 
     def content(self, address: int, length: int) -> bytes | None:
         """Up to ``length`` bytes that the file has for a link address; None where it has none (.bss, a debug-only file)."""

@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.errors import FrameError
 from farcore.frames import LEVELS, VERSION, Found, Piece
 from farcore.runs import U64
@@ -63,7 +63,7 @@ class Batch:
 
     start: U64
     length: U64
-    space: npt.NDArray[np.uint8]
+    space: Array[np.uint8]
     level: int | None = None
     repeats: bool = False
 

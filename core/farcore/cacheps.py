@@ -14,7 +14,7 @@ from typing import Final, Self
 import numpy as np
 
 from farcore.errors import FaultError
-from farcore.runs import U64
+from farcore.runs import U64, among, distinct
 from farcore.slabs import Slabs
 from farcore.source import Extent, Source
 
@@ -37,23 +37,26 @@ class Cacheps:
 
         ``base``: where START_KERNEL_MAP would be; what cannot be read is passed over.
         """
-        caches = np.unique(slabs.cache)
+        caches = distinct(slabs.cache)
         held, numbers = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
         for start, length in data:
             try:
                 words = np.frombuffer(memory.pread(start, length // _WORD * _WORD), "<u8")
             except FaultError:
                 continue
-            at = np.flatnonzero(np.isin(words, caches))
+            at = np.flatnonzero(among(words, caches))
             held.append(words[at])
             numbers.append((at + (start - base) // _WORD).astype(np.uint64))
-        cache, first = np.unique(np.concatenate(held), return_index=True)
-        return cls(slabs, cache, np.concatenate(numbers)[first])
+        cache, number = np.concatenate(held), np.concatenate(numbers)
+        order = np.lexsort((number, cache))
+        cache, number = cache[order], number[order]
+        first = np.searchsorted(cache, distinct(cache))
+        return cls(slabs, cache[first], number[first])
 
     def names(self, frames: U64) -> U64:
         """The numbers of the caches whose objects these page frames hold."""
-        mine = np.unique(self.slabs.cache[np.isin(self.slabs.frame, frames)])
-        return self.number[np.isin(self.cache, mine)]
+        mine = distinct(self.slabs.cache[among(self.slabs.frame, distinct(frames))])
+        return self.number[among(self.cache, mine)]
 
 
 def pointers(numbers: U64, base: int) -> list[Extent]:
@@ -69,8 +72,9 @@ def frames(slabs: Slabs, where: Iterable[Extent], memory: Source) -> U64:
             caches.append(int.from_bytes(memory.pread(*extent), "little"))
         except FaultError:
             continue
-    own = slabs.cache[np.isin(slabs.cache, np.array(caches, np.uint64))]
-    cache, count = np.unique(own, return_counts=True)
+    own = np.sort(slabs.cache[among(slabs.cache, np.sort(np.array(caches, np.uint64)))])
+    cache = distinct(own)
+    count = np.diff(np.searchsorted(own, cache), append=len(own))
     order = np.argsort(count, kind="stable")
-    kept = cache[order[np.cumsum(count[order]) <= MOST]]
-    return slabs.frame[np.isin(slabs.cache, kept)]
+    kept = np.sort(cache[order[np.cumsum(count[order]) <= MOST]])
+    return slabs.frame[among(slabs.cache, kept)]

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.errors import BadDumpError
 
 # diskdump_mod.h (makedumpfile 1.7.2): DUMP_DH_COMPRESSED_*, in a page descriptor's flags.
@@ -43,9 +43,9 @@ Decompress = Callable[[bytes, int], Page | None]
 _made: Final[dict[int, Decompress]] = {}
 
 
-def most_of_zeros(flags: npt.NDArray[np.uint32], block: int) -> npt.NDArray[np.uint32]:
+def most_of_zeros(flags: Array[np.uint32], block: int) -> Array[np.uint32]:
     """The most bytes that are stored of a block of zeros, for each of these pages' flags."""
-    most: npt.NDArray[np.uint32] = np.uint32(block) // _SHARE[flags & np.uint32(COMPRESSED)] + np.uint32(_MORE)
+    most: Array[np.uint32] = np.uint32(block) // _SHARE[flags & np.uint32(COMPRESSED)] + np.uint32(_MORE)
     return most
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.elf import PHDR_SIZE, PN_XNUM, PT_LOAD, SEGMENT, Ehdr, Segments, pack_count, pack_segments
 from farcore.image import placed
 from farcore.runs import U64, Runs
@@ -35,7 +35,7 @@ class Loads:
     """A PT_LOAD for each run ``where`` (of ``runs``), whose bytes stand at ``offset`` in the core."""
 
     runs: Runs
-    where: npt.NDArray[np.uint32]
+    where: Array[np.uint32]
     offset: U64
     linear: tuple[Linear, ...]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.errors import BadDumpError, FaultError
 from farcore.source import Source
 
@@ -45,7 +45,7 @@ SEGMENT: Final = np.dtype(
         ("align", "u8"),
     ]
 )
-Segments = npt.NDArray[np.void]
+Segments = Array[np.void]
 
 _ORDER: Final[dict[Data, Literal["<", ">"]]] = {"LE": "<", "BE": ">"}
 _EHDR_FIELDS: Final = (

@@ -11,8 +11,8 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.batch import SPACES, Batch, Space
 from farcore.errors import FaultError
 from farcore.frames import Entry, Found
@@ -32,7 +32,7 @@ WINDOW: Final = 1 << 13
 # A read at a negative offset is of the layout's composed head: at HEAD + position.
 HEAD: Final = -(1 << 62)
 
-_I64 = npt.NDArray[np.int64]
+_I64 = Array[np.int64]
 _WORDS: Final = GRAIN // 8
 _ONE: Final = np.uint64(1)
 _PAST: Final = np.uint64((1 << 64) - 1)
@@ -60,7 +60,7 @@ class Gathered(NamedTuple):
 class _Pieces(NamedTuple):
     """What items come to, in their order: kind, length, and where in the source DATA lies."""
 
-    kind: npt.NDArray[np.uint8]
+    kind: Array[np.uint8]
     length: _I64
     offset: _I64
 

@@ -14,9 +14,9 @@ from itertools import count
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from farcore import codecs
+from farcore.arrays import Array
 from farcore.codecs import Page
 from farcore.errors import FaultError
 from farcore.pagecache import PageCache
@@ -194,7 +194,7 @@ class Kdump(Source):
             into[row] = page
         return None
 
-    def zeros(self, rank: int, number: int) -> npt.NDArray[np.bool_]:
+    def zeros(self, rank: int, number: int) -> Array[np.bool_]:
         """Which of these frames hold zeros alone: a truth for each.
 
         By the descriptors where they tell: what a codec made no smaller than its share of a page of zeros is none, and pages
@@ -207,7 +207,7 @@ class Kdump(Source):
             at += few
         return zero
 
-    def _zeros(self, part: Part, rank: int, number: int) -> npt.NDArray[np.bool_]:
+    def _zeros(self, part: Part, rank: int, number: int) -> Array[np.bool_]:
         zero = np.zeros(number, np.bool_)
         with suppress(FaultError):
             found = part.descriptors(rank, number)
@@ -238,7 +238,7 @@ class Kdump(Source):
         return FaultError(address=address, length=number * self.block, space="physical", kind="unreadable")
 
 
-def _rows(descriptors: npt.NDArray[np.void]) -> list[_Row]:
+def _rows(descriptors: Array[np.void]) -> list[_Row]:
     return list(zip(*(descriptors[name].tolist() for name in ("offset", "size", "flags")), strict=True))
 
 

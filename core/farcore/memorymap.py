@@ -12,8 +12,8 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.errors import FaultError
 from farcore.kdump import Kdump
 from farcore.runs import Kind, Run, Runs, compose
@@ -172,6 +172,6 @@ def _slices(runs: Runs) -> Iterator[Runs]:
         yield Runs(start[some], stop[some], offset[some], kind[some])
 
 
-def _zero(content: bytes | bytearray | memoryview) -> npt.NDArray[np.bool_]:
+def _zero(content: bytes | bytearray | memoryview) -> Array[np.bool_]:
     """Which pages hold zeros alone."""
     return np.logical_not(np.frombuffer(content, np.uint64).reshape(-1, PAGE // 8).any(axis=1))

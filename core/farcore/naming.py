@@ -16,7 +16,7 @@ from farcore.errors import FaultError
 from farcore.pagetable import START_KERNEL_MAP, Mappings
 from farcore.profile import Pages, Profile
 from farcore.regions import Regions
-from farcore.runs import U64
+from farcore.runs import U64, distinct
 from farcore.source import Source
 
 _PAGE: Final = 12
@@ -59,12 +59,12 @@ class Naming:
 
     def profile(self, frames: U64, etag: str) -> Profile:
         """One session's Profile: page frames by kind, and those without a name as of the dump ``etag``."""
-        left = np.unique(frames)
+        left = distinct(frames)
         # The CPUs' areas first: parts of them are mapped a second time, in cpu_entry_area and vmalloc.
-        own = [left[(left >= area) & (left < area + self.percpu_pages)] for area in self.percpu]
-        places = [pages - np.uint64(area) for pages, area in zip(own, self.percpu, strict=True)]
+        inside = [(left >= area) & (left < area + self.percpu_pages) for area in self.percpu]
+        places = [left[own] - np.uint64(area) for own, area in zip(inside, self.percpu, strict=True)]
         kinds = {"percpu": Pages.of(_joined(places))}
-        left = np.setdiff1d(left, _joined(own))
+        left = left[~np.logical_or.reduce([np.zeros(len(left), np.bool_), *inside])]
         for kind, base, mapped in self._kinds():
             vaddr = _vaddrs(mapped, left)
             kinds[kind] = Pages.of((vaddr[vaddr > 0] - np.uint64(base)) >> np.uint64(_PAGE))
@@ -82,7 +82,7 @@ class Naming:
             found.append(_frames(mapped, np.uint64(base) + (profile.of(kind).number << np.uint64(_PAGE))))
         own = profile.of("percpu").number
         own = own[own < self.percpu_pages]
-        return np.unique(np.concatenate(found + [own + np.uint64(area) for area in self.percpu]))
+        return distinct(np.concatenate(found + [own + np.uint64(area) for area in self.percpu]))
 
     def _kinds(self) -> tuple[tuple[str, int, Mappings], ...]:
         where = self.regions

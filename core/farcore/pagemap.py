@@ -14,8 +14,8 @@ from functools import cached_property
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.diskdump import Diskdump
 from farcore.errors import BadDumpError
 from farcore.layout import Layout
@@ -32,7 +32,7 @@ _STEP: Final = 1 << 20
 
 # By what the two bitmaps say of a frame: 2 * dumped + RAM.
 _KINDS: Final = np.array([Kind.ABSENT, Kind.EXCLUDED, Kind.DATA, Kind.DATA], np.uint8)
-_Codes = npt.NDArray[np.uint8]
+_Codes = Array[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class PageMap:
         return int(self.runs.offset[data[-1]] + self.runs.stop[data[-1]] - self.runs.start[data[-1]]) if len(data) else 0
 
     @cached_property
-    def where(self) -> npt.NDArray[np.uint32]:
+    def where(self) -> Array[np.uint32]:
         """Which of the runs are DATA."""
         return np.flatnonzero(self.runs.kind == Kind.DATA).astype(np.uint32)
 
@@ -139,7 +139,7 @@ def _edges(header: Diskdump, below: Source, most: int) -> tuple[U64, _Codes]:
     return np.concatenate(frames), np.concatenate(codes)
 
 
-def _uniform(ram: npt.NDArray[np.uint8], dumped: npt.NDArray[np.uint8]) -> int | None:
+def _uniform(ram: Array[np.uint8], dumped: Array[np.uint8]) -> int | None:
     """The one code that all frames have, where both bitmaps are all zeros or all ones."""
     first_ram, first_dumped = int(ram[0]), int(dumped[0])
     if first_ram not in (0, 255) or first_dumped not in (0, 255):

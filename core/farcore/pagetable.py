@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.elf import Ehdr
 from farcore.errors import FaultError
 from farcore.hosts import EM_AARCH64, EM_X86_64
@@ -31,7 +31,7 @@ _VALID: Final = np.uint64(1)
 
 # ``size`` bytes from ``vaddr`` on lie at ``paddr``.
 MAPPING: Final = np.dtype([("vaddr", "u8"), ("paddr", "u8"), ("size", "u8")])
-Mappings = npt.NDArray[np.void]
+Mappings = Array[np.void]
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +150,11 @@ class PageTables:
         every = np.concatenate(found)
         return every[np.argsort(every["vaddr"], kind="stable")]
 
-    def _is_memory(self, entries: U64, level: int) -> npt.NDArray[np.bool_]:
+    def _is_memory(self, entries: U64, level: int) -> Array[np.bool_]:
         if level == len(self.format.shifts) - 1:
             return np.ones(len(entries), np.bool_)
         place, value = self.format.leaf
-        memory: npt.NDArray[np.bool_] = (entries >> np.uint64(place) & _VALID) == np.uint64(value)
+        memory: Array[np.bool_] = (entries >> np.uint64(place) & _VALID) == np.uint64(value)
         return memory
 
     def _entries(self, tables: U64, bases: U64, level: int) -> tuple[U64, U64]:

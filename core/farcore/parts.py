@@ -13,8 +13,8 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.diskdump import INCOMPLETE, Diskdump
 from farcore.errors import BadDumpError
 from farcore.pagemap import PageMap
@@ -44,7 +44,7 @@ class Part:
     stop: int
     rank: int
 
-    def descriptors(self, rank: int, number: int) -> npt.NDArray[np.void]:
+    def descriptors(self, rank: int, number: int) -> Array[np.void]:
         """The page descriptors of ``number`` frames; FaultError where the file has them not."""
         return np.frombuffer(self.below.pread(self.descriptor_at(rank), number * ROW_SIZE), ROW[self.header.data])
 
@@ -149,7 +149,7 @@ def _ends(part: Part, end: int) -> bool:
     return True
 
 
-def _sound(part: Part, rank: int, number: int) -> npt.NDArray[np.bool_]:
+def _sound(part: Part, rank: int, number: int) -> Array[np.bool_]:
     """Which of these frames have a descriptor that leads to bytes of the file."""
     here = max(0, min(number, (part.below.size - part.descriptor_at(rank)) // ROW_SIZE))
     sound = np.zeros(number, np.bool_)

@@ -11,15 +11,14 @@ As JSON: {"version": 1, "sessions": N, "kinds": {"image": [[first, count, seen],
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import numpy as np
-import numpy.typing as npt
 
 from farcore.errors import BadProfileError
-from farcore.runs import U64
+from farcore.runs import U64, distinct
 
 VERSION: Final = 1
 # What a page can be named by; each counts pages of 4 KiB from a base that a dump of any boot tells:
@@ -43,9 +42,9 @@ class Pages:
     seen: U64
 
     @classmethod
-    def of(cls, numbers: npt.ArrayLike, session: int = 1) -> Self:
+    def of(cls, numbers: U64 | Sequence[int], session: int = 1) -> Self:
         """These pages, read in one session."""
-        number = np.unique(np.asarray(numbers, np.uint64))
+        number = distinct(np.asarray(numbers, np.uint64))
         return cls(number, np.full(len(number), session, np.uint64))
 
     def __len__(self) -> int:
@@ -78,8 +77,7 @@ class Pages:
         return [list(run) for run in zip(self.number[heads].tolist(), counts.tolist(), self.seen[heads].tolist(), strict=True)]
 
 
-# Not Pages.of([]): np.unique imports numpy.ma, and this is made while a command starts.
-_NONE: Final = Pages(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+_NONE: Final = Pages.of([])
 
 
 @dataclass(frozen=True, slots=True)

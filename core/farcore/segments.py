@@ -10,16 +10,16 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.elf import Elf, Segments
 from farcore.runs import Kind, Runs, paint
 
 
-def wraps(loads: Segments, field: Literal["paddr", "vaddr"]) -> npt.NDArray[np.bool_]:
+def wraps(loads: Segments, field: Literal["paddr", "vaddr"]) -> Array[np.bool_]:
     """Which segments reach 2^64 or past it: a p_paddr of ~0 says that there is none (as /proc/kcore writes)."""
     end = loads[field] + np.maximum(loads["filesz"], loads["memsz"])
-    reaches: npt.NDArray[np.bool_] = end < loads[field]
+    reaches: Array[np.bool_] = end < loads[field]
     return reaches
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from farcore.errors import FaultError
 from farcore.regions import Regions
-from farcore.runs import U64
+from farcore.runs import U64, distinct
 from farcore.source import Source
 from farcore.vmcoreinfo import Vmcoreinfo
 
@@ -94,6 +94,6 @@ def _cache_word(heads: U64, regions: Regions) -> int | None:
         word = heads[:, at]
         inside = (word >= np.uint64(regions.direct)) & (word < np.uint64(regions.vmalloc)) & (word & np.uint64(7) == 0)
         if len(heads) and inside.all():
-            kinds = len(np.unique(word))
+            kinds = len(distinct(word))
             best = min(best or (kinds, at), (kinds, at))
     return best[1] if best and best[0] * 2 <= len(heads) else None

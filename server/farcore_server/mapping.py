@@ -16,12 +16,12 @@ from threading import Lock
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.file import FileSource
 from farcore.source import demand
 
-Bytes = npt.NDArray[np.uint8]
+Bytes = Array[np.uint8]
 
 # A 32-bit process has about 2.5 GiB to map (facts: ENOMEM at 2,816 MiB); a tenth of it leaves room for many dumps.
 SMALL_ADDRESS_SPACE: Final = 256 << 20

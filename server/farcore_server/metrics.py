@@ -12,11 +12,11 @@ from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from farcore.arrays import Array
 from farcore_server.dump import Dump
 
 # The names of app.py's routes; what goes by no name, or by one that is not here, counts as "none".
@@ -63,9 +63,9 @@ class Rows:
         """That cell of every worker."""
         return self._cells[cell::WIDTH].tolist()
 
-    def total(self) -> npt.NDArray[np.uint64]:
+    def total(self) -> Array[np.uint64]:
         """(WIDTH,): each cell's sum over all workers, as of now and without waiting for any."""
-        total: npt.NDArray[np.uint64] = np.frombuffer(self._memory, np.uint64).reshape(self.workers, WIDTH).sum(axis=0)
+        total: Array[np.uint64] = np.frombuffer(self._memory, np.uint64).reshape(self.workers, WIDTH).sum(axis=0)
         return total
 
     def bury(self, worker: int) -> None:
@@ -147,7 +147,7 @@ class Metrics:
         return min(others, default=own) + own // 8 < own
 
 
-def _answers(cells: npt.NDArray[np.uint64]) -> Iterable[tuple[tuple[str, int], int]]:
+def _answers(cells: Array[np.uint64]) -> Iterable[tuple[tuple[str, int], int]]:
     for route, at in _AT.items():
         for status in np.flatnonzero(cells[at + 1 : at + _EACH]) + 1:
             yield (route, int(status)), int(cells[at + status])

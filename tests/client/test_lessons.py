@@ -76,6 +76,19 @@ def test_what_one_session_read_the_next_one_has_before_it_asks(url: DumpUrl, far
         assert set(remote.frames().tolist()) == {*pages}
 
 
+def test_only_a_session_that_read_something_new_tells_the_server(tmp_path: Path, serve: Serve, farcore: Farcore) -> None:
+    live = serve(unpack("x86_64-panic.elf", tmp_path), "--host-arch", "x86_64", "--workers", "1")
+    with Connection(live.url) as server:
+        url = DumpUrl.parse(live.url + only(server)["links"]["self"])
+    with connect(url, Credentials()) as remote:
+        pages = pages_of(remote)
+    for known, sessions in ((pages[:3], 1), (pages[:3], 1), ([], 1), (pages[1:3], 1), (pages[1:4], 2), (pages[:4], 2)):
+        with session(url) as remote:
+            read(remote, known)
+        said = json.loads(farcore("profile", "export", str(url)).stdout)
+        assert said["sessions"] == sessions
+
+
 def test_a_profile_is_taken_to_another_server_without_the_dumps_own_pages(
     url: DumpUrl, farcore: Farcore, tmp_path: Path, serve: Serve
 ) -> None:

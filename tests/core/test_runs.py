@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from farcore.layout import Layout
-from farcore.runs import U64, Kind, Run, Runs, compose, paint
+from farcore.runs import U64, Kind, Run, Runs, among, compose, distinct, paint
 
 # start, length, kind, offset
 Piece = tuple[int, int, Kind, int]
@@ -165,3 +165,10 @@ def test_runs_over_runs_lead_where_both_lead_one_after_the_other(outer: list[Pie
     composed = compose(runs_of(outer), runs_of(inner))
     assert spread(list(composed.walk(0, ROOM))) == expected
     assert (composed.stop[:-1] <= composed.start[1:]).all()
+
+
+@given(st.lists(st.integers(0, 20)), st.lists(st.integers(0, 20)))
+def test_distinct_and_among_are_numpys_unique_and_isin(values: list[int], chosen: list[int]) -> None:
+    some, wanted = np.array(values, np.uint64), np.array(chosen, np.uint64)
+    assert np.array_equal(distinct(some), np.unique(some))
+    assert np.array_equal(among(some, distinct(wanted)), np.isin(some, wanted))

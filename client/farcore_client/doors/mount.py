@@ -240,7 +240,7 @@ def _directory(directory: Path) -> Path:
 def _await(directory: Path, ended: threading.Event, said: list[BaseException]) -> None:
     """Return when the mount answers."""
     give_up = time.monotonic() + _READY_WITHIN
-    while time.monotonic() < give_up and not ended.wait(0.01):
+    while time.monotonic() < give_up and not ended.wait(0.002):
         with suppress(OSError):
             if os.path.ismount(directory) and (directory / "vmcore").stat().st_size >= 0:
                 return

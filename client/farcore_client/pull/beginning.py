@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from farcore.source import Extent
 from farcore_client import partial as parts
 from farcore_client.aside import aside
 from farcore_client.credentials import Credentials
@@ -60,5 +61,5 @@ class Beginning:
 
     def _look(self, line: Line) -> First:
         answer = line.ask("GET", self.path, {"Range": f"bytes=0-{HEAD - 1}"})
-        version = parts.first(answer.status, fields_of(answer), HEAD)
+        version = parts.version(answer.status, fields_of(answer), Extent(0, HEAD))
         return First(version, line.read(answer, HEAD), line.round_trip())

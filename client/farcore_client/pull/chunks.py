@@ -7,8 +7,8 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from farcore.arrays import Array
 from farcore.source import Extent
 
 # What a journal's entry stands for. A cut connection costs less than this anew; 1 TiB has a million of them.
@@ -72,7 +72,7 @@ class Chunks:
 
     def __init__(self, size: int, proved: Iterable[tuple[int, int]] = ()) -> None:
         self.size = size
-        self.steps: npt.NDArray[np.uint8] = np.zeros(-(-size // CHUNK), np.uint8)
+        self.steps: Array[np.uint8] = np.zeros(-(-size // CHUNK), np.uint8)
         for first, count in proved:
             self.steps[first : first + count] = Step.PROVED
 
@@ -128,6 +128,6 @@ class Chunks:
         for first, count in runs:
             self.steps[first : first + count] = Step.PROVED
 
-    def _bytes(self, which: npt.NDArray[np.bool_]) -> int:
+    def _bytes(self, which: Array[np.bool_]) -> int:
         short = len(self.steps) * CHUNK - self.size if len(which) and which[-1] else 0
         return int(which.sum()) * CHUNK - short

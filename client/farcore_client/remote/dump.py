@@ -17,7 +17,7 @@ from farcore.elf import Elf
 from farcore.layout import physical
 from farcore.profile import MAX_SIZE as MAX_PROFILE
 from farcore.profile import Profile
-from farcore.runs import U64, Kind
+from farcore.runs import U64, Kind, distinct
 from farcore.slabs import Slabs
 from farcore.source import Extent, Source
 from farcore.space import PhysicalSpace
@@ -159,7 +159,7 @@ class RemoteDump:
         held = (at < row["offset"] + row["filesz"]) & (at < positions + np.uint64(PAGE))
         through = (row["paddr"] + (at - row["offset"]))[held] >> np.uint64(SHIFT)
         own = np.array([each.page for each in touched if each.space == "physical"], np.uint64)
-        return np.unique(np.concatenate([own, through]))
+        return distinct(np.concatenate([own, through]))
 
     def aside(self) -> AbstractContextManager[None]:
         """What this thread reads meanwhile is in neither missed() nor touched()."""
