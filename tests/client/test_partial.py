@@ -7,7 +7,7 @@ import pytest
 from farcore.errors import SourceChangedError
 from farcore.source import Extent
 from farcore_client.errors import ProtocolError
-from farcore_client.partial import Resource, demand, resource
+from farcore_client.partial import Resource, demand, resource, version
 
 WANTED = Extent(100, 50)
 VERSION = Resource(1000, '"v1"')
@@ -70,3 +70,24 @@ def test_an_answer_with_the_whole_is_refused_before_it_is_read() -> None:
 def test_another_version_is_a_changed_source() -> None:
     with pytest.raises(SourceChangedError):
         demand(206, SOUND | {"ETag": '"v2"'}, WANTED, VERSION)
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "size"),
+    [
+        (206, "bytes 8-15/100", 100),
+        (206, "bytes 8-11/12", 12),
+        (206, "bytes 8-14/100", None),
+        (206, "bytes 8-15/12", None),
+        (206, "bytes 0-7/100", None),
+        (206, "bytes 8-15/*", None),
+        (200, "bytes 8-15/100", None),
+    ],
+)
+def test_a_range_tells_its_resource_only_if_it_is_the_one_that_was_asked_for(status: int, said: str, size: int | None) -> None:
+    headers = {"Content-Range": said, "ETag": '"a"'}
+    if size is not None:
+        assert version(status, headers, Extent(8, 8)) == Resource(size, '"a"')
+        return
+    with pytest.raises(ProtocolError):
+        version(status, headers, Extent(8, 8))
