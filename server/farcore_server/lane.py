@@ -19,6 +19,7 @@ from farcore.errors import FarcoreError
 from farcore_server.connection import Connection
 from farcore_server.grant import Grant
 from farcore_server.outlet import Outlet
+from farcore_server.passage import Passage
 from farcore_server.turn import Turn
 
 # It leans on RequestHandler's private state: with another aiohttp every request goes the ordinary way.
@@ -69,12 +70,14 @@ class Lane(Connection):
         self.answered = 0.0
         self._quiet = False
         self._sender: asyncio.Task[None] | None = None
-        self.outlet: Outlet | None = None
+        # None without a connection.
+        self.outlet: Outlet | Passage | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take hold of the socket, where it may be written to directly."""
         super().connection_made(transport)
-        self.outlet = Outlet.of(transport, self._loop, self._turn.sharing)
+        if self.transport is not None:
+            self.outlet = Outlet.of(transport, self._loop, self._turn.sharing) or Passage(self.transport, self.flushed)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End what is being sent."""
@@ -82,9 +85,9 @@ class Lane(Connection):
         self.late.clear()
         if self._sender is not None:
             self._sender.cancel()
-        if self.outlet is not None:
+        if isinstance(self.outlet, Outlet):
             self.outlet.close()
-            self.outlet = None
+        self.outlet = None
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -149,7 +152,7 @@ class Lane(Connection):
         # aiohttp itself would wait so long twice over, and for ever when told 0.
         await super().shutdown(0.01)
 
-    async def flushed(self) -> Outlet:
+    async def flushed(self) -> Outlet | Passage:
         """The outlet, once the transport has nothing of its own to send; ConnectionResetError when there is no connection."""
         if self._paused:
             await self._drain_helper()
@@ -190,7 +193,7 @@ class Lane(Connection):
             self._hush()  # or who has asked and shuts its side down would be hung up on
             self._sender = self._loop.create_task(self._finish(self.outlet, grant, head, offset, length))
 
-    async def _finish(self, outlet: Outlet, grant: Grant, head: bytes, offset: int, length: int) -> None:
+    async def _finish(self, outlet: Outlet | Passage, grant: Grant, head: bytes, offset: int, length: int) -> None:
         try:
             await outlet.send_all(head)
             await outlet.push(grant.opened, offset, length)

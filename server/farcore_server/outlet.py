@@ -1,6 +1,7 @@
 """Outlet: a connection's socket, written to directly, past the transport and without a copy.
 
-Only under uvloop and without TLS, where the transport leaves the socket alone while it has nothing of its own to send.
+Only under uvloop and without TLS, where the transport leaves the socket alone while it has nothing of its own to send;
+elsewhere there is a Passage.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ class Sharing:
         self.streams: set[Outlet] = set()
         # When, by the loop's clock, anybody asked last; which connection that was (None: several); and when another did.
         self._asked = self._before = float("-inf")
-        self._by: Outlet | None = None
+        self._by: object = None
         self.pipe = Pipe()
 
-    def heard(self, now: float, by: Outlet | None) -> None:
+    def heard(self, now: float, by: object) -> None:
         """Somebody has asked for something."""
         if by is None or by is not self._by:
             self._before, self._by = self._asked, by

@@ -3,9 +3,9 @@
 Whoever has received a whole body has bytes of one version: small pieces are read, then the file is looked at (fstat), then
 they are sent; large ones are looked at before, handed to the kernel whole, and never come last (body.COPIED).
 
-Large pieces leave by the cheapest way there is: sendfile(2) or splice(2) past the transport (Outlet); mapped memory through the
-transport, where send(2) alone will touch it (uvloop without TLS); else copies. asyncio's own transport and every TLS copy in
-user space, where a mapped page that the file has lost is SIGBUS.
+Large pieces leave by the cheapest way there is: sendfile(2) or splice(2) past the transport (Outlet); as copies through one
+that would touch mapped memory in user space, which is SIGBUS once the file has lost a page (Passage: TLS, asyncio's own). With
+an aiohttp that the lane does not know: mapped memory where send(2) alone touches it (uvloop without TLS), else copies.
 """
 
 from __future__ import annotations

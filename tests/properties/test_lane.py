@@ -6,6 +6,7 @@ knows of it: its token, and a plain slice of what the dump was written from.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -19,13 +20,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farcore_server import tokens
 from tests.elfwriter import Dump, load, note
 from tests.http1 import Answer, Connection, CutError
-from tests.live import Serve
 from tests.requires import requires
 from tests.warm import Warm, warmed
 
@@ -387,42 +388,27 @@ def sweep(world: World, examples: int) -> None:
     one_or_many()
 
 
-def test_one_connection_and_many_give_the_same_answers_and_the_lane_gave_many(folder: Path) -> None:
+def certified(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The server's side of TLS and the client's."""
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    files: list[str | Path] = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate]
+    subprocess.run(["openssl", "req", "-x509", *new, *files], check=True, capture_output=True)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    return context, ssl.create_default_context(cafile=str(certificate))
+
+
+@pytest.mark.parametrize("road", ["past the transport", "without uvloop", pytest.param("TLS", marks=requires("openssl"))])
+def test_one_connection_and_many_give_the_same_answers_and_the_lane_gave_many(folder: Path, tmp_path: Path, road: str) -> None:
     started: list[Warm] = []
-    world = world_of(folder, connector(lambda: started[0].url))
-    with warmed(folder / "dumps", token_file=folder / "tokens") as warm:
+    context, trusting = certified(tmp_path) if road == "TLS" else (None, None)
+    world = world_of(folder, connector(lambda: started[0].url, trusting))
+    loop_factory = asyncio.new_event_loop if road == "without uvloop" else uvloop.new_event_loop
+    with warmed(folder / "dumps", token_file=folder / "tokens", tls=context, loop_factory=loop_factory) as warm:
         started.append(warm)
         learn(world, folder)
-        sweep(world, EXAMPLES)
+        sweep(world, EXAMPLES if road == "past the transport" else EXAMPLES // 3)
         # What was answered and no handler has prepared was a lane's.
         lanes = world.partial + world.alone - warm.partial
     assert lanes > world.partial / 10, (lanes, world.partial)
-
-
-def test_without_uvloop_it_is_the_same(folder: Path, tmp_path: Path, serve: Serve) -> None:
-    (tmp_path / "uvloop.py").write_text("raise ImportError('as on a machine without it')\n")
-    live: list[str] = []
-    world = world_of(folder, connector(lambda: live[0]))
-    arguments = (folder / "dumps", "--host-arch", "x86_64", "--token-file", folder / "tokens")
-    live.append(serve(*arguments, environment={"PYTHONPATH": str(tmp_path)}).url)
-    sweep(learn(world, folder), EXAMPLES // 6)
-
-
-@requires("openssl")
-def test_over_tls_it_is_the_same(folder: Path, tmp_path: Path, serve: Serve) -> None:
-    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-    files: list[str | Path] = [
-        "-addext",
-        "subjectAltName=IP:127.0.0.1",
-        "-keyout",
-        tmp_path / "key.pem",
-        "-out",
-        tmp_path / "cert.pem",
-    ]
-    subprocess.run(["openssl", "req", "-x509", *new, *files], check=True, capture_output=True)
-    live: list[str] = []
-    trusting = ssl.create_default_context(cafile=str(tmp_path / "cert.pem"))
-    world = world_of(folder, connector(lambda: live[0], trusting))
-    arguments = (folder / "dumps", "--host-arch", "x86_64", "--token-file", folder / "tokens")
-    live.append(serve(*arguments, "--tls-cert", tmp_path / "cert.pem", "--tls-key", tmp_path / "key.pem").url)
-    sweep(learn(world, folder), EXAMPLES // 6)
