@@ -6,6 +6,8 @@ PYTHON ?= $(shell for python in /usr/bin/python3.11 python3.11 python3; do \
 	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$python && break; done)
 BIN := .venv/bin
 FUZZ_SECONDS ?= 60
+# Most tests wait most of the time. The tests of a file share their servers.
+SIDE_BY_SIDE := -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-tools test-vm test-wheel test-debian lint types fuzz bench man clean
@@ -17,7 +19,7 @@ demo: .venv/.dev ## a dump served, listed and read, on this machine, in less tha
 	demo/run
 
 test: lint types ## all tests that need no other program
-	$(BIN)/pytest -m "not tools"
+	$(BIN)/pytest $(SIDE_BY_SIDE) -m "not tools"
 
 test-tools: .venv/.dev .venv/.tools ## the tests against real programs; installs those (as root), and fails without them
 	$(BIN)/python -m tests.requires

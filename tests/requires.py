@@ -82,6 +82,7 @@ TOOLS = {
     )
 }
 requires = pytest.mark.requires
+_RAN = "tool that ran"
 
 
 @dataclass(slots=True, eq=False)
@@ -110,14 +111,18 @@ class ToolTests:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Counts the tests that ran a tool; with FARCORE_REQUIRE_TOOLS=1 a skip in this tier is a failure."""
+        """Notes which tools a test ran; with FARCORE_REQUIRE_TOOLS=1 a skip in this tier is a failure."""
         report = yield
         if report.when == "call" and not report.skipped:
-            self.ran.update(_needs(item))
+            report.user_properties.extend((_RAN, name) for name in _needs(item))
         if report.skipped and self.strict and item.get_closest_marker("tools") and not hasattr(report, "wasxfail"):
             report.outcome = "failed"
             report.longrepr = f"FARCORE_REQUIRE_TOOLS=1, but this was skipped: {report.longreprtext}"
         return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Counts them, whichever process of several it was that ran the test."""
+        self.ran.update(str(name) for key, name in report.user_properties if key == _RAN)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Says which tools ran, with their versions, and which did not."""

@@ -44,6 +44,10 @@ class Connection(RequestHandler):
         """Wait no more."""
         if self._impatience is not None:
             self._impatience.cancel()
+        waiter, task = self._waiter, self._task_handler
+        if waiter is not None and waiter.done() and task is not None:
+            # aiohttp would take up what came in this very turn of the loop, with nothing left to answer it by, and fail.
+            task.cancel()
         super().connection_lost(exc)
 
     def _await_no_longer(self) -> None:

@@ -19,16 +19,27 @@ class Pipe:
     """Empty between two calls. One for all connections of a loop."""
 
     def __init__(self) -> None:
-        self._out, self._in = os.pipe()
+        self._out = self._in = self._nowhere = -1
         self._nowhere = os.open(os.devnull, os.O_WRONLY)
+        self._open()
+
+    def _open(self) -> None:
+        self._out, self._in = os.pipe()
         # A user who has many pipes gets no larger ones.
         with suppress(OSError):
             fcntl.fcntl(self._in, fcntl.F_SETPIPE_SZ, SIZE)
         self.size = fcntl.fcntl(self._in, fcntl.F_GETPIPE_SZ)
 
+    def _close(self) -> None:
+        for descriptor in (self._out, self._in):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._out = self._in = -1
+
     def __del__(self) -> None:
-        for descriptor in (self._out, self._in, self._nowhere):
-            os.close(descriptor)
+        self._close()
+        if self._nowhere >= 0:
+            os.close(self._nowhere)
 
     def move(self, fd: int, offset: int, length: int, sock: int) -> int:
         """How many bytes of the file ``fd`` the socket took at once; 0 where the file has none there.
@@ -55,5 +66,14 @@ class Pipe:
             taken = os.splice(self._out, sock, here, flags=os.SPLICE_F_NONBLOCK)
         finally:
             if taken < here:
-                os.splice(self._out, self._nowhere, here - taken)
+                self._empty(here - taken)
         return taken
+
+    def _empty(self, left: int) -> None:
+        """Nothing of it may stay: whoever is next would be sent it."""
+        with suppress(OSError):
+            while left and (gone := os.splice(self._out, self._nowhere, left)):
+                left -= gone
+        if left:  # as pages are that the file has lost before they were whole
+            self._close()
+            self._open()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from farcore_server import Memory, open_dump
 from tests.elfwriter import Dump as File
 from tests.elfwriter import load, note
 
-FIRST, SECOND, THIRD = os.urandom(0x1000), os.urandom(0x1000), os.urandom(0x800)
+FIRST, SECOND, THIRD = map(Random(0).randbytes, (0x1000, 0x1000, 0x800))
 # Two PT_LOADs that continue each other in memory but not in the file, a tail that was left out, and then a hole.
 FILE = File(
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -110,6 +111,34 @@ def test_a_lost_connection_is_an_error_and_the_next_gets_its_own_bytes(
     assert read(client, 100) == CONTENT[SIZE : SIZE + 100]
 
 
+@pytest.mark.parametrize("fails", [None, OSError])
+def test_what_cannot_be_let_go_of_reaches_nobody(
+    file: int, ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, fails: type[OSError] | None
+) -> None:
+    server, client = ends
+    pipe, sent, splice = Pipe(), 0, os.splice
+
+    def reluctant(source: int, to: int, count: int, **more: int) -> int:
+        """Half of it goes nowhere, and then no more."""
+        if to != pipe._nowhere:
+            return splice(source, to, count, **more)
+        if count < 2 * SIZE // 3:
+            if fails:
+                raise fails
+            return 0
+        return splice(source, to, SIZE // 2)
+
+    monkeypatch.setattr(os, "splice", reluctant)
+    with suppress(BlockingIOError):
+        while True:
+            sent += server.send(CONTENT)
+    with pytest.raises(BlockingIOError):
+        pipe.move(file, 0, SIZE, server.fileno())
+    read(client, sent)
+    assert pipe.move(file, 2 * SIZE, 4096, server.fileno()) == 4096
+    assert read(client, 4096) == CONTENT[2 * SIZE : 2 * SIZE + 4096]
+
+
 def test_a_user_who_has_many_pipes_has_smaller_ones(
     file: int, ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,4 +162,16 @@ def test_its_descriptors_end_with_it() -> None:
     pipe = Pipe()
     assert len(os.listdir("/proc/self/fd")) == len(before) + 3
     del pipe
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_a_lack_of_descriptors_is_an_error_and_leaves_none_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = os.listdir("/proc/self/fd")
+
+    def lacks() -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pipe", lacks)
+    with pytest.raises(OSError, match="Too many open files"):
+        Pipe()
     assert os.listdir("/proc/self/fd") == before

@@ -72,8 +72,8 @@ class Lanes:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        for lane, client in zip(self.lanes, self.clients, strict=True):
-            await lane.shutdown(1)
+        await asyncio.gather(*(lane.shutdown(1) for lane in self.lanes))
+        for client in self.clients:
             client.close()
 
 
