@@ -6,7 +6,7 @@ PYTHON ?= $(shell for python in /usr/bin/python3.11 python3.11 python3; do \
 	$$python -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$python && break; done)
 BIN := .venv/bin
 FUZZ_SECONDS ?= 60
-# Most tests wait most of the time. The tests of a file share their servers.
+# Tests wait most of the time, and those of a file share their servers.
 SIDE_BY_SIDE := -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ test: lint types ## all tests that need no other program
 test-tools: .venv/.dev .venv/.tools ## the tests against real programs; installs those (as root), and fails without them
 	$(BIN)/python -m tests.requires
 	$(BIN)/python -m tests.realdumps
-	FARCORE_REQUIRE_TOOLS=1 $(BIN)/pytest -m tools
+	FARCORE_REQUIRE_TOOLS=1 $(BIN)/pytest -n 2 --dist loadfile -m tools
 
 test-vm: .venv/.dev ## machines that crash in QEMU and are read meanwhile; installs QEMU (as root), 12 minutes
 	FARCORE_VM=$${FARCORE_VM:-.cache/vm} $(BIN)/pytest -s tests/vm/test_crash_kernel.py tests/vm/test_large_memory.py

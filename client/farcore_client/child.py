@@ -34,16 +34,27 @@ def tidily() -> Iterator[None]:
 @contextmanager
 def child(argv: Sequence[str], *, fds: Sequence[int] = ()) -> Iterator[subprocess.Popen[bytes]]:
     """The program, running, with the descriptors ``fds`` as well; it has ended after the body."""
-    with subprocess.Popen(argv, pass_fds=fds, env=environment.passed_on()) as program:
+    started: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
 
-        def pass_on(number: int, frame: FrameType | None) -> None:
-            program.send_signal(number)
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        if not started:
+            early.append(number)
+        for each in started:
+            each.send_signal(number)
 
+    # A handler, which exec resets, and not SIG_IGN, which a later program would inherit. From before the program is there: who
+    # ends us while it is being started would leave it behind.
+    with (
+        handled({**dict.fromkeys(_ENDING, pass_on), signal.SIGINT: lambda *_: None}),
+        subprocess.Popen(argv, pass_fds=fds, env=environment.passed_on()) as program,
+    ):
         try:
-            # A handler, which exec resets, and not SIG_IGN, which a later program would inherit.
-            with handled({**dict.fromkeys(_ENDING, pass_on), signal.SIGINT: lambda *_: None}):
-                yield program
-                program.wait()
+            started.append(program)
+            for number in early:
+                program.send_signal(number)
+            yield program
+            program.wait()
         except BaseException:
             program.terminate()
             raise
