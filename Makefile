@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in /usr/bin/python3.11 python3.11 python3; do \
 BIN := .venv/bin
 FUZZ_SECONDS ?= 60
 # Tests wait most of the time, and those of a file share their servers.
-SIDE_BY_SIDE := -n 3 --dist loadfile
+SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-tools test-vm test-wheel test-debian lint types fuzz bench man clean
@@ -24,7 +24,7 @@ test: lint types ## all tests that need no other program
 test-tools: .venv/.dev .venv/.tools ## the tests against real programs; installs those (as root), and fails without them
 	$(BIN)/python -m tests.requires
 	$(BIN)/python -m tests.realdumps
-	FARCORE_REQUIRE_TOOLS=1 $(BIN)/pytest -n 2 --dist loadfile -m tools
+	FARCORE_REQUIRE_TOOLS=1 $(BIN)/pytest $(SIDE_BY_SIDE) -m tools
 
 test-vm: .venv/.dev ## machines that crash in QEMU and are read meanwhile; installs QEMU (as root), 12 minutes
 	FARCORE_VM=$${FARCORE_VM:-.cache/vm} $(BIN)/pytest -s tests/vm/test_crash_kernel.py tests/vm/test_large_memory.py
