@@ -5,15 +5,19 @@ Ctrl-C is the program's own affair. Who ends the command ends the program, and t
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, Final
 
 from farcore_client import environment
 
+# Seconds after which a signal that another thread was given is passed on at the latest.
+NOTICED: Final = 0.5
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -54,10 +58,26 @@ def child(argv: Sequence[str], *, fds: Sequence[int] = ()) -> Iterator[subproces
             for number in early:
                 program.send_signal(number)
             yield program
-            program.wait()
+            _await(program)
         except BaseException:
             program.terminate()
             raise
+
+
+def _await(program: subprocess.Popen[bytes]) -> None:
+    """Return when it has ended.
+
+    A signal that came while we had them blocked, as around a fork, is another thread's, and Python tells nobody who is blocked
+    in a system call.
+    """
+    with suppress(OSError):  # before Linux 5.3
+        descriptor = os.pidfd_open(program.pid)
+        try:
+            while not select.select([descriptor], [], [], NOTICED)[0]:
+                pass
+        finally:
+            os.close(descriptor)
+    program.wait()
 
 
 def status(program: subprocess.Popen[bytes]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 from typing import Any
 
 import pytest
@@ -38,6 +39,12 @@ def test_a_signal_while_the_program_is_being_started_ends_it_as_well(
     with tidily(), child(SLEEPS) as program:
         pass
     assert status(program) == 128 + number
+
+
+def test_a_signal_that_another_thread_was_given_ends_it_as_well() -> None:
+    with tidily(), child(SLEEPS) as program:
+        threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGTERM)).start()
+    assert status(program) == 128 + signal.SIGTERM
 
 
 def test_ctrl_c_is_the_programs_own_affair() -> None:
