@@ -127,7 +127,7 @@ def whole(place: Place, way: Way) -> bytes:
 
 
 def received(server: Connection, head: Head | None = None) -> tuple[int, bytes]:
-    """The next answer's status and its body, cut or not; (0, b"") if not even its ``head`` came, or has come before."""
+    """The next answer's status and body, cut or not; (0, b"") if not even its head came. ``head``: if that was read before."""
     try:
         head = head or server.answer_head()
         return head.status, server._body(head)
@@ -136,9 +136,9 @@ def received(server: Connection, head: Head | None = None) -> tuple[int, bytes]:
 
 
 def difference(expected: bytes, body: bytes) -> str:
-    """Where bodies differ, and by how much: what is wrong there is megabytes."""
-    wrong = [at for at, (one, other) in enumerate(zip(expected, body, strict=False)) if one != other]
-    return f"{len(wrong)} of {len(body)} bytes from {wrong[0]} to {wrong[-1]} are others, like {body[wrong[0] :][:8].hex()}"
+    """Where they part: bodies are megabytes."""
+    at = next((at for at, (one, other) in enumerate(zip(expected, body, strict=False)) if one != other), len(expected))
+    return f"{body[at:][:8].hex()} instead of {expected[at:][:8].hex()} at byte {at} of {len(body)}"
 
 
 @pytest.mark.parametrize("name", WAYS)

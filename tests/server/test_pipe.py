@@ -85,9 +85,10 @@ def test_a_reader_gets_everything_in_order(file: int, ends: tuple[socket.socket,
     assert pipe.move(file, len(CONTENT), 1, server.fileno()) == 0
 
 
-def test_a_socket_that_takes_nothing_leaves_the_pipe_empty(file: int, ends: tuple[socket.socket, socket.socket]) -> None:
+def next_has_its_own(pipe: Pipe, file: int, ends: tuple[socket.socket, socket.socket]) -> None:
+    """Whoever asks after a socket has taken nothing."""
     server, client = ends
-    pipe, sent = Pipe(), 0
+    sent = 0
     with suppress(BlockingIOError):
         while True:
             sent += server.send(CONTENT)
@@ -96,6 +97,10 @@ def test_a_socket_that_takes_nothing_leaves_the_pipe_empty(file: int, ends: tupl
     read(client, sent)
     assert pipe.move(file, 2 * SIZE, 4096, server.fileno()) == 4096
     assert read(client, 4096) == CONTENT[2 * SIZE : 2 * SIZE + 4096]
+
+
+def test_a_socket_that_takes_nothing_leaves_the_pipe_empty(file: int, ends: tuple[socket.socket, socket.socket]) -> None:
+    next_has_its_own(Pipe(), file, ends)
 
 
 def test_a_lost_connection_is_an_error_and_the_next_gets_its_own_bytes(
@@ -115,8 +120,7 @@ def test_a_lost_connection_is_an_error_and_the_next_gets_its_own_bytes(
 def test_what_cannot_be_let_go_of_reaches_nobody(
     file: int, ends: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, fails: type[OSError] | None
 ) -> None:
-    server, client = ends
-    pipe, sent, splice = Pipe(), 0, os.splice
+    pipe, splice = Pipe(), os.splice
 
     def reluctant(source: int, to: int, count: int, **more: int) -> int:
         """Half of it goes nowhere, and then no more."""
@@ -129,14 +133,7 @@ def test_what_cannot_be_let_go_of_reaches_nobody(
         return splice(source, to, SIZE // 2)
 
     monkeypatch.setattr(os, "splice", reluctant)
-    with suppress(BlockingIOError):
-        while True:
-            sent += server.send(CONTENT)
-    with pytest.raises(BlockingIOError):
-        pipe.move(file, 0, SIZE, server.fileno())
-    read(client, sent)
-    assert pipe.move(file, 2 * SIZE, 4096, server.fileno()) == 4096
-    assert read(client, 4096) == CONTENT[2 * SIZE : 2 * SIZE + 4096]
+    next_has_its_own(pipe, file, ends)
 
 
 def test_a_user_who_has_many_pipes_has_smaller_ones(
